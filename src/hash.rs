@@ -1,6 +1,6 @@
-//! One hash that gives the same answer in every build, on every worker and every Envoy.
+//! A hash that gives the same answer in every build, on every worker and every Envoy.
 
-/// Those of FNV-1a.
+/// The numbers of FNV-1a.
 const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0000_0100_0000_01b3;
 

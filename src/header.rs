@@ -54,18 +54,18 @@ pub struct HeaderText(Arc<str>);
 pub enum NamePattern {
     /// The name itself.
     Exact(HeaderName),
-    /// Every name that starts so.
+    /// A prefix: every name that starts so.
     Prefix(HeaderName),
 }
 
 /// The reason why a text is not a header name or value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidHeader {
-    /// Not a lower-case HTTP token of at most [`MAX_NAME_BYTES`].
+    /// A name that is not a lower-case HTTP token of at most [`MAX_NAME_BYTES`].
     Name,
-    /// Not visible ASCII, spaces and tabs of at most [`MAX_VALUE_BYTES`].
+    /// A value that is not visible ASCII, spaces and tabs of at most [`MAX_VALUE_BYTES`].
     Value,
-    /// One that only the proxy writes.
+    /// A name that only the proxy writes.
     Reserved,
 }
 
@@ -191,13 +191,13 @@ impl HeaderMap {
         self.values(name).next()
     }
 
-    /// Every value of `name`, in order.
+    /// Returns every value of `name`, in order.
     pub fn values<'a, 'n>(&'a self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
         self.iter()
             .filter_map(move |(key, value)| (key == name).then_some(value))
     }
 
-    /// Every header, in order.
+    /// Returns every header, in order.
     pub fn iter<'a>(&'a self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         self.0
             .iter()

@@ -12,7 +12,7 @@ use crate::{header::HeaderMap, id::Id};
 
 /// The proxy, as one VM sees it.
 pub trait Host: SharedData {
-    /// One filter of one request.
+    /// The filter of one request.
     type Stream: Stream;
 
     /// Reads the clock: Unix milliseconds.
@@ -47,7 +47,7 @@ pub trait Host: SharedData {
     fn leave(&mut self, root: u32);
 }
 
-/// One filter's side of one request, in a callback or [entered](Host::enter).
+/// A filter's side of one request, in a callback or [entered](Host::enter).
 pub trait Stream {
     /// Returns the whole header block.
     fn headers(&self, side: Side) -> HeaderMap;
@@ -112,9 +112,9 @@ pub enum Side {
 /// The fate of what a callback was about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// It goes on to the next filter.
+    /// The message goes on to the next filter.
     Continue,
-    /// It stays, with what follows, until a later callback continues or the stream is resumed.
+    /// The message stays, with what follows, until a later callback continues or the stream is resumed.
     Pause,
 }
 
@@ -125,9 +125,9 @@ pub struct Metric(pub Option<u32>);
 /// The kinds of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MetricKind {
-    /// Only goes up.
+    /// A number that only goes up.
     Counter,
-    /// Is set.
+    /// A number that is set.
     Gauge,
 }
 

@@ -38,7 +38,7 @@ enum Form {
     Other,
 }
 
-/// One JSON text, as far as it has come.
+/// A text of JSON, as far as it has come.
 #[derive(Debug)]
 struct Object {
     places: &'static [&'static [&'static str]],

@@ -47,15 +47,15 @@ enum Form {
 enum Place {
     /// Outside of any object, or in one that has no such member.
     Plain,
-    /// In an object, whose member has not come.
+    /// An object, before its member.
     Before,
     /// Before the value of the member.
     Value,
-    /// In that.
+    /// Inside of the value of the member.
     Within,
     /// Behind it.
     Behind,
-    /// In an object that has the member twice.
+    /// An object that has the member twice.
     Broken,
 }
 

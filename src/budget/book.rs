@@ -1,4 +1,4 @@
-//! One VM's part in keeping the budget: what each of its requests holds.
+//! The part of one VM in keeping the budget: what each of its requests holds.
 
 use super::{BLOCK, Budget, MAX_KEPT, NoRoom, OF_A_REQUEST, OF_AN_ANSWER, ledger, slices::Slices};
 use crate::{deadline::Deadline, host::SharedData, id::Id, known::Known};
@@ -21,7 +21,7 @@ pub struct Book {
     budget: Budget,
     keys: Known<u64, OfKey>,
     holds: Known<u32, Hold>,
-    /// Those of tries that are over, whose requests are to run again.
+    /// The holds of tries that are over, whose requests are to run again.
     leaving: Vec<(u32, Hold, Deadline)>,
     renew: Deadline,
 }

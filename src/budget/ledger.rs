@@ -13,7 +13,7 @@ pub(super) const LEASE_MS: u64 = 25_000;
 /// The blocks that are taken at once while there is plenty, so that few requests need the ledger.
 const STEP: u64 = 8;
 
-/// There is plenty while less than this part of the budget is taken.
+/// The divisor of the budget: there is plenty while less than that part of it is taken.
 const PLENTY: u64 = 4;
 
 /// The most entries, of 28 bytes each: so many keys with requests under way. One more is refused.
@@ -47,7 +47,7 @@ pub(super) fn name(key: &Id) -> u64 {
 pub(super) struct Taken {
     /// Their number.
     pub(super) blocks: u64,
-    /// There is plenty: what is not used may be kept for a while.
+    /// The budget has plenty: what is not used may be kept for a while.
     pub(super) is_plenty: bool,
 }
 

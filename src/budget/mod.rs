@@ -44,9 +44,9 @@ pub const MAX_KEPT: u64 = 32 * 1024 * 1024;
 /// The bounds that the operator sets, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Of all requests of the Envoy.
+    /// The bound of all requests of the Envoy.
     pub all: u64,
-    /// Of those of one key.
+    /// The bound of the requests of one key.
     pub of_key: u64,
 }
 
@@ -55,14 +55,14 @@ pub struct Budget {
 pub enum NoRoom {
     /// Its key holds as much as one may.
     Key {
-        /// That bound, in bytes.
+        /// The key's bound, in bytes.
         most: u64,
     },
     /// Its key would leave less to the others than it has itself.
     Others,
-    /// It could never be held: it alone is more than its key's bound.
+    /// The request alone is more than its key's bound: it could never be held.
     TooLarge {
-        /// That bound, in bytes.
+        /// The key's bound, in bytes.
         most: u64,
     },
 }

@@ -85,7 +85,7 @@ enum Format {
 
 /// The outcome of one small piece of work of a format.
 enum Next {
-    /// It read so many coded bytes and made so many others.
+    /// The numbers of coded bytes that were read and of others that were made.
     Did { read: usize, made: usize },
     /// The body has come to its end.
     End,

@@ -52,7 +52,7 @@ const OPENING: &[OpeningMember] = &[
     OpeningMember::turns("messages"),
 ];
 
-/// Of chats, batches and vector stores.
+/// The places of the ids of things: in chats, batches and vector stores.
 const THINGS: &[ThingPlace] = &[
     &["previous_response_id"],
     &["messages", "[]", "content", "[]", "file", "file_id"],

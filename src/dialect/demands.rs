@@ -41,9 +41,9 @@ pub enum EffortWord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceTier {
-    /// As the account is set up.
+    /// The tier that the account is set up for.
     Auto,
-    /// As most are.
+    /// The tier that most requests have.
     Default,
     /// Later, for less.
     Flex,
@@ -57,7 +57,7 @@ pub struct Demands {
     /// The model thinks so much.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effort: Option<EffortWord>,
-    /// It thinks no more than that.
+    /// The model thinks no more than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_effort: Option<EffortWord>,
     /// The service tier is this one.
@@ -68,7 +68,7 @@ pub struct Demands {
 /// The members of a dialect's requests that say such things.
 #[derive(Debug)]
 pub struct Steering {
-    /// Those that say how much the model is to think; the first is made where none is there.
+    /// The members that say the effort; the first is made where none is there.
     pub efforts: &'static [EffortMember],
     /// The objects in which an accent's members of effort stand.
     pub within: &'static [&'static str],
@@ -78,7 +78,7 @@ pub struct Steering {
     pub unsaid: Option<EffortWord>,
     /// Every model takes an effort, whatever its accent says.
     pub takes_efforts: bool,
-    /// Those that say the service tier.
+    /// The members that say the service tier.
     pub tiers: &'static [TierMember],
 }
 
@@ -89,22 +89,22 @@ pub struct EffortMember {
     pub path: &'static [&'static str],
     /// The form in which it says that.
     pub form: EffortForm,
-    /// It is one of single platforms, and says nothing elsewhere.
+    /// Single platforms alone have this member, and it says nothing elsewhere.
     pub is_own: bool,
 }
 
 /// The form in which a member says the effort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EffortForm {
-    /// By a word from the first of these to the second.
+    /// A word, from the first of these to the second.
     Word(EffortWord, EffortWord),
     /// The same in capital letters.
     Capitals(EffortWord, EffortWord),
-    /// By the most tokens.
+    /// The most tokens.
     Tokens {
         /// The fewest that may be said.
         least: u64,
-        /// They are part of another bound, so a larger number may be wrong.
+        /// The tokens are part of another bound, so a larger number may be wrong.
         within_bound: bool,
     },
 }
@@ -116,7 +116,7 @@ pub struct TierMember {
     pub name: &'static str,
     /// Its values, in JSON, in the order of [`ServiceTier`]; none where it says nothing of that.
     pub values: [Option<&'static str>; 4],
-    /// It is made where it is not there.
+    /// The condition under which it is made where it is not there.
     pub makes: Makes,
 }
 
@@ -282,7 +282,7 @@ impl Demands {
         *self == Self::default()
     }
 
-    /// These demands, with an effort where they have none.
+    /// Puts an effort into these demands, where they have none.
     #[must_use]
     pub fn or_effort(self, effort: Option<EffortWord>) -> Self {
         Self {
@@ -318,7 +318,7 @@ impl Demands {
         Some(edits)
     }
 
-    /// Those of them that say the service tier.
+    /// Makes those of the edits that say the service tier.
     pub fn tier_edits(&self, dialect: Dialect, platform: Steered<'_>) -> Vec<Edit> {
         let mut edits = Vec::new();
         let Some(tier) = self.tier else {

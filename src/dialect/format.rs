@@ -217,14 +217,14 @@ pub enum Member {
     IsEnd,
     /// A number that tells an error where it is not 0: one of the outermost members.
     ErrorCode,
-    /// Of no interest.
+    /// A member of no interest.
     Other,
 }
 
 /// The kinds of events that are told apart.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum EventKind {
-    /// Not said, or of no other kind here.
+    /// A kind that is not said, or is no other one of these.
     #[default]
     Plain,
     /// The beginning, whose output count is only provisional.

@@ -38,7 +38,7 @@ const OPENING: &[OpeningMember] = &[
     OpeningMember::turns("messages"),
 ];
 
-/// Of messages, and of those in a batch.
+/// The places of the ids of things: in messages, and in those of a batch.
 const THINGS: &[ThingPlace] = &[
     &["container"],
     &["container", "id"],

@@ -55,7 +55,7 @@ const OPENING: &[OpeningMember] = &[
     OpeningMember::turns("input"),
 ];
 
-/// Of responses, of the items of a conversation, and of images that are edited.
+/// The places of the ids of things: in responses, in items of a conversation, and in edits of images.
 const THINGS: &[ThingPlace] = &[
     &["previous_response_id"],
     &["conversation"],

@@ -53,7 +53,7 @@ pub struct AnswerTranslation {
     reader: Box<dyn AnswerReader>,
     writer: Box<dyn AnswerWriter>,
     source: Source,
-    /// Of an answer that goes out whole: what has come of it.
+    /// The steps that have come of an answer that goes out whole.
     kept: Option<Kept>,
     /// Its last step has come.
     ended: bool,

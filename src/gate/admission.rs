@@ -28,7 +28,7 @@ pub struct Asked<'a> {
     pub view: Option<&'a View>,
     /// Unix milliseconds.
     pub now: u64,
-    /// It looks itself at accounts that had as many under way as they may a moment ago.
+    /// The request looks itself at accounts that had as many under way as they may a moment ago.
     pub looks_again: bool,
 }
 

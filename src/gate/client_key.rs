@@ -25,11 +25,11 @@ const KEY_PARAMETERS: [&[u8]; 4] = [b"key", b"api_key", b"api-key", b"access_tok
 #[derive(Debug, PartialEq, Eq)]
 pub struct Presented(Vec<Credential>);
 
-/// One credential: where it stands, and its hash.
+/// A credential: where it stands, and its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Credential {
     header: &'static str,
-    /// None for what cannot be a client key: too long, or not one token.
+    /// The hash; none for what cannot be a client key: too long, or not one token.
     hash: Option<KeyHash>,
 }
 

@@ -72,7 +72,7 @@ pub struct Knowledge<'a> {
     pub full: &'a FullAccounts,
     /// Unix milliseconds.
     pub now: u64,
-    /// This try.
+    /// The number of this try.
     pub try_id: TryId,
     /// True while the request may still wait for a fresh credential.
     pub may_wait: bool,
@@ -99,7 +99,7 @@ pub enum Decision {
 pub struct Forward {
     /// The account that serves it.
     pub account: Rc<Account>,
-    /// It is half-open: the request is its probe.
+    /// The account is half-open: the request is its probe.
     pub half_open: bool,
     /// The facts that the attempt is to be told.
     pub carried: Carried,

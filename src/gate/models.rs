@@ -49,7 +49,7 @@ pub fn mapped<'a>(key: &'a ClientKey, pool: Option<&'a Pool>, asked: &str) -> Ma
 #[derive(Debug)]
 pub struct Listed<'a> {
     dialect: Dialect,
-    /// Each model and its owner.
+    /// The models, each with its owner.
     models: BTreeMap<&'a str, &'a str>,
 }
 

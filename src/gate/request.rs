@@ -112,7 +112,7 @@ impl Request {
         view.key(self.key.as_ref()?)
     }
 
-    /// That key has limits of tokens.
+    /// Returns true if that key has limits of tokens.
     pub(super) fn has_token_limits(&self, view: &View) -> bool {
         let limits = self.client_key(view).map(|key| &key.limits);
         limits.is_some_and(|limits| {
@@ -166,7 +166,7 @@ impl Request {
         }
     }
 
-    /// It is known to ask for a stream.
+    /// Returns true if it is known to ask for a stream.
     pub(super) fn streams(&self) -> bool {
         let accepts = self.headers.first("accept").unwrap_or_default();
         match &self.carried {
@@ -268,7 +268,8 @@ impl Request {
         self.places().is_some_and(|places| places.model.is_some())
     }
 
-    /// Nothing in it names another model than [`Self::model`]: what was not read could, and the platform may prefer that.
+    /// Returns true if nothing in it names another model than [`Self::model`]: what was not read could, and the platform
+    /// may prefer that.
     pub(super) fn names_one_model(&self) -> bool {
         let Facts {
             model,

@@ -1,4 +1,4 @@
-//! One account that is out for every client key.
+//! An entry: an account that is out for every client key.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ const MOST_SAME_MS: u64 = 60_000;
 pub struct Entry {
     /// The account.
     pub account: Id,
-    /// For all of it or for one model.
+    /// The part of it that is out: everything, or one model.
     pub scope: Scope,
     /// The credential that the verdict is about, where another would change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

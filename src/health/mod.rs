@@ -114,7 +114,7 @@ struct Written {
 pub struct Witness {
     /// The key.
     pub key: Striker,
-    /// There is no other.
+    /// Only this key exists.
     pub alone: bool,
 }
 
@@ -125,9 +125,9 @@ pub enum Change {
     Nothing,
     /// Something about one key, which nobody else needs to know of.
     Noted,
-    /// One key has met an account that is of no use; nobody has confirmed it.
+    /// A death that one key has met; nobody has confirmed it.
     Suspected,
-    /// This keeps the requests of every key away now.
+    /// An entry that keeps the requests of every key away now.
     Out(Entry),
     /// A guess that kept requests away, or the suspicion that an account is of no use, is taken down.
     Recovered,
@@ -150,7 +150,7 @@ pub enum Standing<'a> {
 /// The reason why an account may not be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Why<'a> {
-    /// In a word.
+    /// The reason, in a word.
     pub reason: &'a Reason,
     /// The time at which the next request is let through, in Unix milliseconds.
     pub back_at: u64,
@@ -163,7 +163,7 @@ pub struct Why<'a> {
 // === impl Board ===
 
 impl Board {
-    /// One with nobody on it.
+    /// Makes a board with nobody on it.
     pub const fn new() -> Self {
         Self {
             entries: Vec::new(),
@@ -572,7 +572,7 @@ pub(crate) mod fixture {
         Striker::of(&Id::try_from("key_1").unwrap())
     }
 
-    /// That key, where there is no other.
+    /// Makes a witness of that key, where there is no other.
     pub(crate) fn alone() -> Witness {
         Witness {
             key: key(),

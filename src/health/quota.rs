@@ -27,8 +27,8 @@ pub const STALE_MS: u64 = 3_600_000;
 /// a window is exhausted or is so no longer.
 pub const PAUSE_MS: u64 = 1_000;
 
-/// By how much the start of a window has to move to be news, in milliseconds: platforms tell it
-/// to the second, and some tell how long it is until then.
+/// The shift of a window's start that is news, in milliseconds. Platforms tell the start to the second, and
+/// some tell how long it is until then.
 pub const RESET_MOVED_MS: u64 = 60_000;
 
 /// The windows of one account, and when they were reported.
@@ -36,7 +36,7 @@ pub const RESET_MOVED_MS: u64 = 60_000;
 pub struct Known {
     /// The time of the report, in Unix milliseconds.
     pub at: u64,
-    /// At most [`MAX_WINDOWS`], each name once. None where what was known was forgotten.
+    /// The windows, at most [`MAX_WINDOWS`], each name once. None where what was known was forgotten.
     pub windows: Vec<Window>,
 }
 
@@ -53,7 +53,7 @@ pub struct Outlook {
 /// The accounts of one bucket.
 pub type Bucket = BTreeMap<Id, Known>;
 
-/// One VM's copy of the quotas.
+/// The copy of the quotas that one VM has.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Quotas(Vec<Bucket>);
 
@@ -161,7 +161,7 @@ impl Known {
 // === impl Quotas ===
 
 impl Quotas {
-    /// Of nobody.
+    /// Makes the quotas of no account.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
@@ -171,7 +171,7 @@ impl Quotas {
         self.0.get(bucket_of(account))?.get(account)
     }
 
-    /// Every account of which anything is known, in no order.
+    /// Lists every account of which anything is known, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Id, &Known)> {
         self.0.iter().flatten()
     }

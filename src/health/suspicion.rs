@@ -41,9 +41,9 @@ pub struct Suspicion {
     pub account: Id,
     /// The key.
     pub key: Striker,
-    /// For all of the account or for one model.
+    /// The part of the account that is out: everything, or one model.
     pub scope: Scope,
-    /// Of which kind it is.
+    /// The kind.
     pub kind: Kind,
     /// The credential that it is about, where another would change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

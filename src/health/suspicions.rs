@@ -12,7 +12,7 @@ pub const MAX_SUSPICIONS: usize = 1024;
 /// The most suspicions of one key: it may name any number of models.
 pub const MAX_KEY_SUSPICIONS: usize = 64;
 
-/// At most one for an account, key and scope, by account.
+/// The suspicions: at most one for an account, key and scope, by account.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Suspicions(Vec<Suspicion>);
@@ -20,7 +20,7 @@ pub struct Suspicions(Vec<Suspicion>);
 // === impl Suspicions ===
 
 impl Suspicions {
-    /// None.
+    /// Makes a list of none.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
@@ -35,7 +35,7 @@ impl Suspicions {
         self.0.sort_by(|one, next| one.account.cmp(&next.account));
     }
 
-    /// Those about an account, of whatever key.
+    /// Finds the suspicions about an account, of whatever key.
     pub(super) fn of(&self, account: &Id) -> impl Iterator<Item = &Suspicion> {
         let start = self.0.partition_point(|one| one.account < *account);
         let rest = self.0.get(start..).unwrap_or_default();

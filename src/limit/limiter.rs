@@ -1,4 +1,4 @@
-//! One VM's part in keeping limits: what its requests take, and what they let go of.
+//! The part of one VM in keeping limits: what its requests take, and what they let go of.
 //!
 //! All counts are in shared data. A VM keeps beside it which streams its requests hold, as it must
 //! renew and free them, and which accounts it found full.
@@ -28,12 +28,12 @@ const STREAMS_LOOK_MS: u64 = 100;
 /// others do with it stays known.
 const TOUCH_MS: u64 = 500;
 
-/// One VM's part in keeping limits.
+/// The part of one VM in keeping limits.
 #[derive(Debug, Default)]
 pub struct Limiter {
     pub(super) vm: u64,
     full: FullAccounts,
-    /// Of the snapshot that `full` is about.
+    /// The version of the snapshot that `full` is about.
     version: u64,
     /// The subjects of which each gate context's request holds a stream.
     held: Known<u32, Vec<Subject>>,
@@ -123,7 +123,7 @@ impl Take {
 
 // === impl Denied ===
 
-/// Of a key.
+/// Tells it of a key.
 impl From<NotTaken> for Denied {
     fn from(not_taken: NotTaken) -> Self {
         match not_taken {

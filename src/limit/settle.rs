@@ -14,7 +14,7 @@ use crate::{deadline::Deadline, host::SharedData};
 /// The milliseconds between two messages of an Envoy that counts.
 pub const SETTLE_MS: u64 = 1_000;
 
-/// For how long after its last request a subject is asked about, in milliseconds.
+/// The time after its last request for which a subject is asked about, in milliseconds.
 const KEEN_MS: u64 = 5_000;
 
 /// The most subjects of one message; the others wait for the next one.
@@ -54,9 +54,9 @@ pub struct Line {
 /// The use of one subject.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Said {
-    /// In the minute.
+    /// The use in the minute.
     pub minute: Span,
-    /// In the day. Its bounds in an answer are those in the subject's time zone.
+    /// The use in the day. Its bounds in an answer are those in the subject's time zone.
     pub day: Span,
     /// Requests under way.
     pub streams: u64,

@@ -1,4 +1,4 @@
-//! One JSON text of an answer: its token counts, its model and the length of its text.
+//! Reads one JSON text of an answer: its token counts, its model and the length of its text.
 //!
 //! The text is a whole body or the data of one event. It passes by in pieces and is never held
 //! or parsed as a whole; only strings that may be a name are kept.
@@ -34,9 +34,9 @@ pub struct Said {
     pub choices: Choices,
     /// The outermost value has ended.
     pub closed: bool,
-    /// It has an `error` that is an object, or the code of an error.
+    /// The text has an `error` that is an object, or the code of an error.
     pub failed: bool,
-    /// It says why the answer has ended.
+    /// The text says why the answer has ended.
     pub finished: bool,
 }
 
@@ -80,7 +80,7 @@ pub struct Reader {
 // === impl Reader ===
 
 impl Reader {
-    /// For whole bodies of this dialect.
+    /// Makes a reader for whole bodies of this dialect.
     pub fn of_body(dialect: Dialect) -> Self {
         Self {
             dialect,
@@ -98,7 +98,7 @@ impl Reader {
         }
     }
 
-    /// For the data of events of this dialect.
+    /// Makes a reader for the data of events of this dialect.
     pub fn of_events(dialect: Dialect) -> Self {
         Self {
             events: true,
@@ -369,7 +369,7 @@ impl Reader {
         };
     }
 
-    /// In the outermost object, or in the object of the answer that some events wrap.
+    /// Returns true in the outermost object, or in the object of the answer that some events wrap.
     fn is_outer(&self) -> bool {
         self.depth == 1 || (self.depth == 2 && self.section == Some(Member::Answer))
     }

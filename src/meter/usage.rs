@@ -217,13 +217,13 @@ impl Usage {
         (body_bytes > 0).then(|| Self::default().with_input_of(body_bytes))
     }
 
-    /// These counts with at least the input that a request's body of so many bytes makes.
+    /// Raises these counts to at least the input that a request's body of so many bytes makes.
     #[must_use]
     pub fn with_input_of(self, body_bytes: u64) -> Self {
         self.at_least(body_bytes.div_ceil(BODY_BYTES_PER_TOKEN), 0)
     }
 
-    /// These counts with at least the output that so many bytes of generated text make.
+    /// Raises these counts to at least the output that so many bytes of generated text make.
     #[must_use]
     pub fn with_output_of(self, text_bytes: u64) -> Self {
         self.at_least(0, text_bytes.div_ceil(BYTES_PER_TOKEN))

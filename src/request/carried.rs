@@ -53,7 +53,7 @@ pub struct Carried {
     pub id: Option<Id>,
     /// The time at which it came, in Unix milliseconds.
     pub at: u64,
-    /// This try.
+    /// The number of this try.
     pub try_id: TryId,
     /// The time at which its first attempt failed, in Unix milliseconds; 0 where none has.
     pub since: u64,
@@ -80,7 +80,7 @@ pub struct Carried {
     pub part: Option<HeaderText>,
     /// Its session, if it has one.
     pub session: Option<u64>,
-    /// It is the first turn of that, as far as can be told.
+    /// The turn is the first of that, as far as can be told.
     pub opens: bool,
     /// The requirements of platforms that it does not meet.
     pub lacks: Lacks,

@@ -14,10 +14,10 @@ pub const KEY_HEADERS: [&str; 4] = ["authorization", "x-api-key", "x-goog-api-ke
 /// `authorization` is a login of their own.
 pub const OWN_KEY_HEADER: &str = "x-latchkey-key";
 
-/// By what a caller asks for an account of the pool, by name or id.
+/// The header by which a caller asks for an account of the pool, by name or id.
 pub const ACCOUNT_HEADER: &str = "x-latchkey-account";
 
-/// By what a caller asks for a pool.
+/// The header by which a caller asks for a pool.
 pub const POOL_HEADER: &str = "x-latchkey-pool";
 
 /// The header that says how a body is compressed. What goes on is not.

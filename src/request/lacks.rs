@@ -11,9 +11,9 @@ pub struct Lacks {
     pub stream: bool,
     /// `"store": false`
     pub store_false: bool,
-    /// That nothing says `"background": true`.
+    /// The requirement that nothing says `"background": true`.
     pub foreground: bool,
-    /// That it fits into an object of the platform's: it has [`MAX_WRAPPED_BYTES`] at most.
+    /// The requirement that it fits into an object of the platform's: it has [`MAX_WRAPPED_BYTES`] at most.
     pub small: bool,
 }
 

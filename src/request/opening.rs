@@ -43,7 +43,7 @@ pub struct Opening {
 #[derive(Debug)]
 pub struct OpeningReader {
     members: &'static [OpeningMember],
-    /// Of each member what was read of it.
+    /// The bytes of each member that were read of it.
     read: [u64; MAX_MEMBERS],
     depth: u32,
     /// The member whose value comes.
@@ -61,7 +61,7 @@ pub struct OpeningReader {
 /// The turns that have come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turns {
-    /// None of the user.
+    /// The turns before the user's first.
     Before,
     /// The first of the user.
     First,

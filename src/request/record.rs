@@ -72,7 +72,7 @@ pub struct Record {
     /// The gateway's own error code where it answered itself, or [`FAILED_INSIDE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Reason>,
-    /// On how many accounts it was tried.
+    /// The number of accounts that it was tried on.
     pub attempts: u32,
     /// The tokens; none where nothing is known of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,7 +124,7 @@ fn is_one(count: &NonZeroU32) -> bool {
 // === impl Record ===
 
 impl Record {
-    /// Of a request that came at `at` and has no answer yet.
+    /// Makes the record of a request that came at `at` and has no answer yet.
     pub fn new(key: Id, pool: Id, dialect: Dialect, at: u64) -> Self {
         Self {
             at,
@@ -150,8 +150,8 @@ impl Record {
         }
     }
 
-    /// Of a request that has come this far and no further: it was tried on those accounts that
-    /// the carried says it was.
+    /// Makes the record of a request that has come this far and no further: it was tried on those accounts
+    /// that the carried says it was.
     pub fn of_request(carried: &Carried) -> Self {
         let (key, pool) = (carried.key.clone(), carried.pool.clone());
         Self {
@@ -162,7 +162,7 @@ impl Record {
         }
     }
 
-    /// Of one that `account`, the carried's, was asked to serve.
+    /// Makes the record of a request that `account`, the carried's, was asked to serve.
     pub fn of_attempt(carried: &Carried, platform: &Id) -> Self {
         let request = Self::of_request(carried);
         Self {
@@ -288,7 +288,7 @@ impl Record {
 // === impl Completeness ===
 
 impl Completeness {
-    /// It in one word, as records write it.
+    /// The completeness in one word, as records write it.
     pub fn word(self) -> &'static str {
         match self {
             Self::Whole => "whole",

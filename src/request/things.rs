@@ -33,7 +33,7 @@ const ANY: &str = "*";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Things {
     hashes: Vec<ThingHash>,
-    /// It names more than [`MAX_THINGS`].
+    /// The body names more than [`MAX_THINGS`].
     pub too_many: bool,
 }
 
@@ -146,7 +146,7 @@ impl ThingsReader {
         container.copied().unwrap_or_default()
     }
 
-    /// Those of `places` whose next step is such.
+    /// Finds those of `places` whose next step is such.
     fn matching(&self, places: u32, is_it: impl Fn(&str) -> bool) -> u32 {
         if places == 0 {
             return 0;

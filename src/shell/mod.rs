@@ -14,7 +14,7 @@ use self::{contexts::Root, envoy::Envoy};
 use crate::stream::Turns;
 
 thread_local! {
-    /// This VM: Envoy runs each one's callbacks on one thread.
+    /// The VM: Envoy runs each one's callbacks on one thread.
     static VM: Turns<Envoy> = Turns::new(Envoy);
 }
 

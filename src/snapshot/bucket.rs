@@ -54,7 +54,7 @@ pub struct Index(Vec<u64>);
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Bucket<'a> {
     lines: BTreeMap<(Kind, &'a str), &'a [u8]>,
-    /// Those of its content.
+    /// The bytes of its content.
     bytes: usize,
 }
 
@@ -62,9 +62,9 @@ pub struct Bucket<'a> {
 /// has published them.
 #[derive(Debug)]
 pub struct Rooms {
-    /// Those of each bucket's content.
+    /// The bytes of each bucket's content.
     bytes: Vec<usize>,
-    /// Those of each record's line.
+    /// The bytes of each record's line.
     records: BTreeMap<(Kind, Id), usize>,
 }
 

@@ -42,13 +42,13 @@ invalid_text! {
 pub enum Own {
     /// The list of models.
     Models,
-    /// One model of that list.
+    /// A single model of that list.
     Model,
-    /// Nothing but that the gateway is there, to whoever asks.
+    /// A sign that the gateway is there, for whoever asks.
     Alive,
 }
 
-/// One thing that callers may ask.
+/// A question that callers may ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Door {
     /// Its number.
@@ -57,10 +57,10 @@ pub struct Door {
     pub method: String,
     /// The path.
     pub path: Pattern,
-    /// Only requests with this header come through.
+    /// The header that a request must have to come through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<HeaderName>,
-    /// Only requests with this query parameter come through.
+    /// The query parameter that a request must have to come through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
     /// The wire format that is spoken there.
@@ -123,7 +123,7 @@ pub struct Entered<'d> {
 /// Tells why a request comes through no door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoDoor {
-    /// There is none on its path, nor on what that stands for.
+    /// The path has no door, nor has what it stands for.
     Path,
     /// The doors on its path have these methods, in words.
     Method(String),

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EndpointId(pub u8);
 
-/// One thing that a platform answers.
+/// A question that a platform answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// The wire format that is spoken there.
@@ -323,7 +323,7 @@ impl MadeMember {
         })
     }
 
-    /// It as it is written.
+    /// Writes the names as they are read.
     fn path(self) -> String {
         match self.within {
             Some(object) => format!("{object}.{}", self.name),

@@ -35,10 +35,10 @@ pub struct Health {
     pub alive_at: u64,
 }
 
-/// One thing that is held against an account: it is not to be used for a while.
+/// A cooldown: an account is not to be used for a while.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cooldown {
-    /// For everything or for one model.
+    /// The part of it that is out: everything, or one model.
     pub scope: Scope,
     /// The end, in Unix milliseconds.
     pub until: u64,

@@ -154,7 +154,7 @@ impl<'a> Page<'a> {
         Ok(page)
     }
 
-    /// Each line and the record that it is, in order of revision.
+    /// Lists each line and the record that it is, in order of revision.
     pub fn records(&self) -> impl Iterator<Item = (Result<Record, Unread>, &'a [u8])> + use<'a> {
         let read = |line| Record::from_line(line).map_err(|error| Unread::of(line, error));
         self.lines().map(move |line| (read(line), line))

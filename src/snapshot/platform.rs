@@ -16,7 +16,7 @@ use crate::{
 /// A service that answers LLM requests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Platform {
-    /// For example `codex`.
+    /// The id, for example `codex`.
     pub id: Id,
     /// `owned_by` in the list of models.
     pub owner: HeaderText,
@@ -54,7 +54,7 @@ pub struct HeaderPlan {
     /// Put on where the caller sent none.
     #[serde(default)]
     pub default: Vec<(HeaderName, HeaderText)>,
-    /// One more item of a header that is a list, behind those that the caller sent.
+    /// Items of headers that are lists, put behind those that the caller sent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub add: Vec<(HeaderName, HeaderText)>,
     /// An item that stays here of a header that is a list, whoever sent it.

@@ -17,7 +17,7 @@ pub const MAX_MEMBERS: usize = 16_000;
 /// The accounts that serve a client key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
-    /// For example `default`.
+    /// The id, for example `default`.
     pub id: Id,
     /// The way in which an account is picked.
     pub policy: Policy,

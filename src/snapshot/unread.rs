@@ -33,11 +33,11 @@ pub enum About {
     Unknown,
 }
 
-/// As much as must be readable to tell what a line is about.
+/// The members that must be readable to tell what a line is about.
 #[derive(Deserialize)]
 struct Loose {
     id: Option<String>,
-    /// Of a record that is gone.
+    /// The kind of a record that is gone.
     kind: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! One VM's parsed copy of the snapshot.
+//! The parsed copy of the snapshot that one VM has.
 
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ use crate::{header::HeaderName, id::Id, known::Known};
 /// The parsed snapshot, indexed for requests.
 #[derive(Debug)]
 pub struct View {
-    /// None before the refresher has told them.
+    /// The doors; none before the refresher has told them.
     doors: Option<Doors>,
     /// The headers that some platform sets to what is an account's own, and that none lets through.
     account_headers: Vec<HeaderName>,

@@ -1,4 +1,4 @@
-//! One attempt: one try of one request on one account, in the account's cluster.
+//! An attempt: one try of one request on one account, in the account's cluster.
 
 mod sent;
 mod unwrapped;
@@ -26,7 +26,7 @@ use crate::{
     worker::Worker,
 };
 
-/// One attempt.
+/// The state machine of one attempt.
 #[derive(Debug, Default)]
 pub struct AttemptStream {
     sent: Option<Sent>,
@@ -71,9 +71,9 @@ enum Outcome {
 #[derive(Debug)]
 struct Forwarded {
     record: Record,
-    /// It is no error.
+    /// The answer is no error.
     good: bool,
-    /// None for an error, and for what is not read.
+    /// The reader of it; none for an error, and for what is not read.
     answer: Option<Forwarding>,
     /// The changer of the model's name to the one that was asked for, where another one has served it.
     asked_model: Option<AskedModel>,

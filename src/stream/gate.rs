@@ -35,7 +35,7 @@ const RUN_AGAIN_HEADER: &str = "x-envoy-original-url";
 /// answer at all.
 const FIRST_EVENT_HEADER: &str = "x-envoy-upstream-rq-per-try-timeout-ms";
 
-/// One try of one request at the gate.
+/// The state machine of one try of one request at the gate.
 #[derive(Debug)]
 pub struct GateStream {
     context: u32,

@@ -19,7 +19,7 @@ use crate::{
 /// use, or a new credential in use.
 pub const FRESH_MS: u64 = 5;
 
-/// One VM's view, and which state of the shared data it is.
+/// The view of one VM, and the state of the shared data that it is of.
 #[derive(Debug, Default)]
 pub struct Follower {
     /// The head's bytes as last seen; compared before anything is decoded.

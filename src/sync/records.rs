@@ -72,7 +72,7 @@ pub struct Begun {
 /// The records of one VM.
 #[derive(Debug)]
 pub struct Records {
-    /// Of requests that an account served.
+    /// The records of requests that an account served.
     served: Line,
     refused: Refused,
     /// The number that have come.
@@ -84,7 +84,7 @@ pub struct Records {
     batch: Option<Batch>,
     in_flight: bool,
     batches: u64,
-    /// Not before this time, in Unix milliseconds, is a batch sent.
+    /// The time before which no batch is sent.
     due: Deadline,
     /// Requests whose records were dropped since this was last asked.
     dropped: u64,

@@ -37,7 +37,7 @@ pub enum Report {
     CoolingDown {
         /// The account.
         account: Id,
-        /// For everything or for one model.
+        /// The part of it that is out: everything, or one model.
         scope: Scope,
         /// The end, in Unix milliseconds.
         until: u64,
@@ -83,7 +83,7 @@ pub enum Report {
     Quota {
         /// The account.
         account: Id,
-        /// Each name once.
+        /// The windows, each name once.
         windows: Vec<Window>,
         /// The time at which the platform said so, in Unix milliseconds.
         at: u64,
@@ -96,7 +96,7 @@ pub enum Report {
 pub struct Batch {
     /// 32 hex digits, never used for another batch.
     pub batch: String,
-    /// At least one.
+    /// The reports, at least one.
     pub reports: Vec<Report>,
 }
 

@@ -39,13 +39,13 @@ pub struct Edit {
 /// The members that an edit changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Those that are strings.
+    /// The values that are strings.
     Text,
-    /// Those that are there.
+    /// The values that are there.
     There,
-    /// Those that are there; where there is none, it is made, with the objects around it.
+    /// The values that are there; where there is none, it is made, with the objects around it.
     Anywhere,
-    /// Those that are there go, each with the comma that parts it from the others.
+    /// The members that are there go, each with the comma that parts it from the others.
     Nowhere,
 }
 
@@ -162,7 +162,7 @@ impl Edit {
 /// The objects of a text to which paths lead.
 struct Walk<'p> {
     paths: &'p [&'p [String]],
-    /// Those whose members go, each a bit.
+    /// The edits whose members go, each a bit.
     goes: u32,
     /// The members that may still be looked at.
     left: usize,

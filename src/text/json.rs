@@ -47,7 +47,7 @@ enum Class {
     Quote,
 }
 
-/// That of each byte.
+/// The class of each byte.
 const CLASSES: [Class; 256] = classes();
 
 #[expect(

@@ -69,7 +69,7 @@ pub enum Look {
 pub struct Failure {
     /// The error.
     pub error: ErrorBody,
-    /// It is an event of a stream.
+    /// The failure came as an event of a stream.
     pub in_events: bool,
     /// The JSON in which it came, as far as that was read.
     said: Vec<u8>,
@@ -376,7 +376,7 @@ pub fn failure(dialect: Dialect, mut events: &[u8]) -> Option<ErrorBody> {
 /// The meaning of one event for the answer.
 #[derive(Debug)]
 enum Sign {
-    /// Nothing of the answer is in it.
+    /// An event in which nothing of the answer is.
     Announcement,
     Content,
     /// The answer has ended.
@@ -547,7 +547,7 @@ impl<'de> Visitor<'de> for &mut Peek {
         f.write_str("a JSON object")
     }
 
-    /// Of a list of answers the first one decides.
+    /// Reads the first answer of a list, which decides.
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         list.next_element_seed(self).map(drop)
     }

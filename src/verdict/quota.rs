@@ -61,11 +61,11 @@ pub struct Refused {
 /// The windows of an account, as one answer reports them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Quota {
-    /// Each name once.
+    /// The windows, each name once.
     pub windows: Vec<Window>,
 }
 
-/// One limit and how much of it is used.
+/// A limit, and the used part of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Window {
     /// Its length (`5h`, `7d`) or what it counts (`requests`, `tokens`).

@@ -80,7 +80,7 @@ pub struct Condition {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "WrittenStatus", into = "WrittenStatus")]
 pub enum StatusPattern {
-    /// This one.
+    /// A single status.
     Exact(u16),
     /// All that start with this digit.
     Class(u16),
@@ -118,7 +118,7 @@ pub enum Ruling {
     Fine,
     /// It may not be used for a while.
     CoolingDown {
-        /// Of what.
+        /// The part of the account that cools down.
         scope: RuleScope,
         /// The places where the end may stand. The first that names a moment to come is taken.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -127,7 +127,7 @@ pub enum Ruling {
         default_seconds: u32,
         /// The longest that is believed, at most [`MAX_COOL_DOWN_SECONDS`].
         max_seconds: u32,
-        /// For people and metrics.
+        /// The reason, for people and metrics.
         #[serde(default = "Reason::rate_limited")]
         reason: Reason,
     },
@@ -135,7 +135,7 @@ pub enum Ruling {
     CredentialExpired,
     /// It is of no use until somebody sees to it.
     Dead {
-        /// For people and metrics.
+        /// The reason, for people and metrics.
         reason: Reason,
     },
     /// The platform is at fault, with every account.

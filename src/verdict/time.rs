@@ -133,7 +133,7 @@ fn span(text: &str) -> Option<(u64, &str)> {
     total.map(|ms: f64| (ms as u64, rest))
 }
 
-/// One number with its unit.
+/// Reads a number with its unit.
 fn quantity(text: &str) -> Option<(f64, &str)> {
     let (digits, rest) = split(text, |c| c.is_ascii_digit() || c == '.')?;
     let (unit, rest) = split(rest.trim_start(), char::is_alphabetic)?;

@@ -54,7 +54,7 @@ struct Question {
     answers: usize,
     /// The last answer.
     last: Home,
-    /// No answer is waited for after then.
+    /// The end of the wait for an answer.
     until: Deadline,
     /// Nobody knew it, and until then that is taken for so.
     unknown_until: Option<Deadline>,
@@ -63,9 +63,9 @@ struct Question {
 
 #[derive(Debug)]
 enum State {
-    /// It is to be asked then.
+    /// The question is to be asked then.
     Due(Deadline),
-    /// It was asked.
+    /// The question was asked.
     Open(CallId),
     /// The last answer has come, and holds until then.
     Answered(Deadline),
@@ -283,7 +283,7 @@ impl Question {
         self.thing == *thing && self.key == *key
     }
 
-    /// It was answered, and that holds no more.
+    /// Returns true if it was answered, and that holds no more.
     fn is_over(&self, now: u64) -> bool {
         matches!(self.state, State::Answered(until) if until.is_due(now))
     }

@@ -1,4 +1,4 @@
-//! One worker: what the streams of a VM share. Envoy runs a VM's callbacks one at a time, on one
+//! A worker: what the streams of a VM share. Envoy runs a VM's callbacks one at a time, on one
 //! thread.
 //!
 //! It follows the snapshot and the board, decides by them about requests, and learns from answers
@@ -168,7 +168,7 @@ pub struct Found {
     pub account: Rc<Account>,
     /// Its platform.
     pub platform: Rc<Platform>,
-    /// It is not asked: the tokens of the request are estimated.
+    /// The platform is not asked: the tokens of the request are estimated.
     pub estimates: bool,
     /// The gate's own words.
     pub carried: Rc<Carried>,

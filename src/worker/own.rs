@@ -11,7 +11,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Own<H> {
     host: H,
-    /// This VM has written to the head since that was last asked.
+    /// The VM has written to the head since that was last asked.
     moved: bool,
     /// Unix milliseconds when the clock was last read.
     now: u64,

@@ -7,7 +7,7 @@ use crate::host::{Host, Metric, MetricKind};
 pub struct Totals {
     /// Requests that have come to their end.
     pub requests: u64,
-    /// Those that the gate answered with an error.
+    /// The requests that the gate answered with an error.
     pub refused: u64,
     /// Answers that became a redirect.
     pub failovers: u64,

@@ -23,7 +23,7 @@ impl Writer {
 }
 
 impl AnswerWriter for Writer {
-    /// Each event of a stream is wrapped by itself; the mark of its end stays as it is.
+    /// Wraps each event of a stream by itself; the mark of its end stays as it is.
     fn stream(&mut self, event: &Event, bytes: &mut Vec<u8>) {
         if let Event::Fail(failure) = event {
             return sse(bytes, &self.error(failure));

@@ -255,7 +255,7 @@ fn read_tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
 struct Open<'a> {
     /// Their ids by the names of their tools, in order.
     by_name: BTreeMap<String, VecDeque<Text<'a>>>,
-    /// Every id that a call has.
+    /// The ids that calls have.
     known: BTreeSet<String>,
     answered: BTreeSet<String>,
     /// The content that was read last was the model's.

@@ -30,13 +30,13 @@ const ANSWER: &str = "structured_output";
 /// The effort that the model is to make in thinking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Thinking {
-    /// Nothing is said of it.
+    /// The request says nothing of it.
     Unsaid,
-    /// Not at all.
+    /// No thoughts.
     Off,
-    /// As much as it likes, by this word.
+    /// Thoughts as the model likes, by this word.
     Adaptive(&'static str),
-    /// So many tokens.
+    /// A bound in tokens.
     Budget(u64),
 }
 

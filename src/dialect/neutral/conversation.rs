@@ -9,7 +9,7 @@ use crate::text::tree::Text;
 /// The text that tells the model of a call that nobody answered.
 pub const NO_RESULT: &str = "The call was interrupted: it has no result.";
 
-/// As much of a caller's name or id as a sentence about it has, in bytes.
+/// The most of a caller's name or id in a sentence about it, in bytes.
 const MAX_SHOWN_BYTES: usize = 128;
 
 /// A step of a conversation.
@@ -131,7 +131,7 @@ fn others<'r, 'a>(
     Ok(rest)
 }
 
-/// As much of a name or an id as a sentence has.
+/// Cuts a name or an id to what a sentence has of it.
 fn shown(text: &str) -> &str {
     let end = text.floor_char_boundary(MAX_SHOWN_BYTES);
     text.get(..end).unwrap_or_default()

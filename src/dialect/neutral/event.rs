@@ -59,7 +59,7 @@ pub enum BlockKind {
     Reasoning,
     /// A call.
     Call {
-        /// By which the result will name it.
+        /// The id by which the result will name it.
         id: String,
         /// The tool.
         name: String,
@@ -71,7 +71,7 @@ pub enum BlockKind {
 /// Tokens. A number that was not told is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Of the prompt, without what a cache was involved in.
+    /// The tokens of the prompt, without those that a cache was involved in.
     pub input: Option<u64>,
     /// Read from the platform's cache.
     pub cache_read: Option<u64>,
@@ -128,13 +128,13 @@ impl Usage {
 /// The reason for which an answer ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finish {
-    /// It is whole.
+    /// The answer is whole.
     Done,
-    /// It met a text of [`Request::stop`], which is told if it is known.
+    /// The answer met a text of [`Request::stop`], which is told if it is known.
     Stop(Option<String>),
     /// Tools are called.
     Calls,
-    /// It has as many tokens as it may.
+    /// The answer has as many tokens as it may.
     Length,
     /// The conversation is as long as the model takes.
     ContextFull,

@@ -143,7 +143,7 @@ pub enum Block<'a> {
 /// A call of a tool.
 #[derive(Debug, Clone)]
 pub struct Call<'a> {
-    /// By which the result names it.
+    /// The id by which the result names it.
     pub id: Text<'a>,
     /// The tool.
     pub name: Text<'a>,
@@ -238,17 +238,17 @@ pub enum ToolInput<'a> {
 /// The tools that the model must or may not call.
 #[derive(Debug)]
 pub enum Choice<'a> {
-    /// As it likes.
+    /// The model may call tools or not.
     Auto,
-    /// None.
+    /// The model must call no tool.
     None,
-    /// One of them.
+    /// The model must call a tool.
     Any,
-    /// This one.
+    /// The model must call this tool.
     One(Text<'a>),
-    /// One of these, if it must call one at all.
+    /// The model may call these tools alone.
     Some {
-        /// It must.
+        /// The model must call one.
         required: bool,
         /// Their names.
         names: Vec<Text<'a>>,
@@ -269,11 +269,11 @@ pub struct Reasoning<'a> {
 pub enum Effort<'a> {
     /// A word: `none`, `minimal`, `low`, `medium`, `high`, `xhigh`, `max`.
     Word(Text<'a>),
-    /// So many tokens.
+    /// A bound in tokens.
     Budget(u64),
-    /// As much as it likes.
+    /// Thoughts as the model likes.
     Adaptive,
-    /// Not at all.
+    /// No thoughts.
     Off,
 }
 
@@ -336,7 +336,7 @@ impl Request<'_> {
 // === impl Effort ===
 
 impl Effort<'_> {
-    /// It in one word.
+    /// The effort in one word.
     pub fn word(&self) -> Cow<'_, str> {
         match self {
             Self::Word(word) => word.plain(),

@@ -126,7 +126,7 @@ impl AtLimit {
 // === impl AllOut ===
 
 impl AllOut {
-    /// None of them comes back by itself.
+    /// Returns true if none of them comes back by itself.
     pub(super) fn is_over(&self) -> bool {
         self.out.iter().all(|out| out.back == Back::Never)
     }

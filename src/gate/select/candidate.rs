@@ -211,7 +211,7 @@ impl Candidate {
             .standing(&self.account, need.key, need.model, need.now)
     }
 
-    /// With another credential an account is worth another try.
+    /// Returns true if it was tried with this credential: with another one it is worth another try.
     fn was_tried(&self, need: &Need<'_>) -> bool {
         need.tried.iter().any(|(id, generation)| {
             *id == self.account.id && *generation == self.account.generation

@@ -12,7 +12,7 @@ pub struct InFlight(Known<Id, u32>);
 // === impl InFlight ===
 
 impl InFlight {
-    /// Nothing is under way.
+    /// Makes counts of zero.
     pub const fn new() -> Self {
         Self(Known::with_hasher(BuildHasherDefault::new()))
     }
@@ -22,13 +22,13 @@ impl InFlight {
         self.0.get(account).copied().unwrap_or_default()
     }
 
-    /// One begins.
+    /// Counts a request that begins.
     pub fn began(&mut self, account: &Id) {
         let count = self.0.entry(account.clone()).or_default();
         *count = count.saturating_add(1);
     }
 
-    /// One has ended.
+    /// Counts a request off that has ended.
     pub fn ended(&mut self, account: &Id) {
         if let Some(count) = self.0.get_mut(account) {
             *count = count.saturating_sub(1);

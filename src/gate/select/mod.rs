@@ -70,7 +70,7 @@ struct Stretch {
 pub struct Need<'a> {
     /// Its session, if it has one.
     pub session: Option<u64>,
-    /// It is the first turn of that, as far as can be told: no account has it in its prompt cache.
+    /// The turn is the first of that, as far as can be told: no account has it in its prompt cache.
     pub opens: bool,
     /// Unix milliseconds.
     pub now: u64,
@@ -124,16 +124,16 @@ pub enum Pick {
         account: Rc<Account>,
         /// The endpoint at which its platform answers.
         endpoint: EndpointId,
-        /// It is half-open: take the probe first.
+        /// The account is half-open: take the probe first.
         half_open: bool,
     },
     /// There are candidates, but none that may be used now.
     AllOut(Vec<Out>),
     /// No candidate serves the model.
     NoModel,
-    /// Those that do ask of a request what this one does not have.
+    /// The candidates that serve the model ask of a request what this one does not have.
     Unmet(Vec<Requirement>),
-    /// It is too large for those that do.
+    /// The request is too large for the candidates that serve the model.
     TooLarge,
     /// The account that the request asks for is no candidate.
     NoSuchAccount,

@@ -1,4 +1,4 @@
-//! Each account in turn.
+//! The policy `round_robin`: each account in turn.
 
 use super::{Candidate, Need};
 
@@ -15,7 +15,7 @@ pub fn pick<'a>(
     Some(candidate)
 }
 
-/// Each eligible candidate as often as its weight says, as evenly spread as can be: everyone
+/// Picks each eligible candidate as often as its weight says, as evenly spread as can be: everyone
 /// gains its weight, and whoever is furthest ahead pays what all have gained (the smooth weighted
 /// round-robin of nginx).
 pub fn pick_by_weight<'a>(
@@ -55,7 +55,7 @@ pub fn best<'a>(
     Some(candidate)
 }
 
-/// Every candidate from `turn` on, around to it, with its distance.
+/// Lists every candidate from `turn` on, around to it, with its distance.
 fn in_turn(candidates: &[Candidate], turn: usize) -> impl Iterator<Item = (usize, &Candidate)> {
     let (before, after) = candidates
         .split_at_checked(turn)

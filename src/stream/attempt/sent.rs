@@ -48,13 +48,13 @@ pub(super) struct Sent {
     model: Option<HeaderText>,
     /// The dialect that the platform speaks at its endpoint.
     pub(super) dialect: Dialect,
-    /// It is at an endpoint where nothing is charged that the platform does not report.
+    /// The endpoint charges nothing that the platform does not report.
     pub(super) free: bool,
     /// Its answer's body says nothing of the account.
     pub(super) opaque: bool,
-    /// For how many days lives what its answers make.
+    /// The days for which lives what its answers make.
     keeps: Option<u16>,
-    /// It does only where it is asked to.
+    /// The answer is kept only where the request asks for that.
     keeps_asked: bool,
     /// It goes to the escape listener, without a credential.
     pub(super) escape: bool,

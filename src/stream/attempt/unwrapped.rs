@@ -24,7 +24,7 @@ pub(super) struct Unwrapped {
 }
 
 impl Unwrapped {
-    /// One of `key`'s, among those that count together in `shares`.
+    /// Makes one of `key`'s, among those that count together in `shares`.
     pub(super) fn new(unwrap: Unwrap, key: Id, shares: Rc<RefCell<Shares>>) -> Self {
         Self {
             unwrap,

@@ -53,7 +53,7 @@ pub(super) struct Plain {
 }
 
 impl Coded {
-    /// Nothing of the body has come.
+    /// Makes one of which nothing of the body has come.
     pub(super) fn new(request: Request, coding: Coding, wanted: Wanted) -> Self {
         Self {
             request,
