@@ -43,7 +43,7 @@ use crate::{
         record::{self, Record},
         session, stripped,
     },
-    snapshot::{Account, Door, Own, View, path::Place},
+    snapshot::{Account, Door, EndpointId, Own, View, path::Place},
 };
 
 /// The header by which the route finds the account's cluster.
@@ -107,6 +107,13 @@ pub struct Forward {
     pub strip: Vec<String>,
     /// The milliseconds within which the platform is to send the first event of a stream.
     pub first_event_ms: Option<u64>,
+}
+
+/// An account that was picked.
+struct Picked {
+    account: Rc<Account>,
+    endpoint: EndpointId,
+    half_open: bool,
 }
 
 // === impl Gate ===
@@ -225,57 +232,22 @@ impl Gate {
         request: &Request,
         knowledge: &Knowledge<'_>,
     ) -> Result<Decision, Refusal> {
-        let Knowledge {
-            view, now, try_id, ..
-        } = *knowledge;
-        let view = view.ok_or(Refusal::NotReady)?;
+        let now = knowledge.now;
+        let view = knowledge.view.ok_or(Refusal::NotReady)?;
         let subject = Subject::of(request, view, now)?;
         if !knowledge.is_confirmed {
             return Err(Refusal::Unconfirmed);
         }
-        let Subject { key, pool, .. } = subject;
-        let carried = request.carried.as_ref();
-        let model = subject.model.map(HeaderText::as_str);
         let doors = view.doors().ok_or(Refusal::NotReady)?;
         let door = doors.get(request.door(view)?);
         let door = door.ok_or_else(|| request.unknown_path(view))?;
-        let allowed = subject.allowed.filter(|_| !door.modelless);
-        if let Some(allowed) = allowed {
-            if !allowed.contain(subject.asked.map(HeaderText::as_str)) {
-                return Err(Refusal::ModelNotAllowed(subject.asked.cloned()));
-            }
-            if !allowed.is_all() && !request.names_one_model() {
-                return Err(Refusal::ModelNotAllowed(None));
-            }
-        }
-        if door.of_account && subject.wish.is_none() {
-            return Err(Refusal::ListOfAccount);
-        }
-        let lists_models = allowed.is_some_and(|models| !models.is_all());
-        let demands = lists_models || !subject.demands.is_none();
-        if door.uncounted && (demands || request.has_token_limits(view)) {
-            return Err(Refusal::Uncounted);
-        }
-        if request.facts.things.too_many && carried.is_none() {
-            return Err(Refusal::TooManyThings);
-        }
-        let home = subject.home.or(match knowledge.home {
-            Home::At(account) => Some(account),
-            // In its body or in its path.
-            Home::Others => return Err(Refusal::NoSuchThing),
-            Home::Apart => return Err(Refusal::HomesApart),
-            Home::Any | Home::Nowhere | Home::Unasked => None,
-        });
-        let is_bound = door.path.has(Place::Thing) && subject.wish.is_none();
-        if is_bound && home.is_none() {
-            return Err(match knowledge.home {
-                Home::Unasked => Refusal::HomeUnknown,
-                _ => Refusal::NoSuchThing,
-            });
-        }
-        let stores = || hash64(&[key.as_str().as_bytes()]);
+        check_rights(request, view, &subject, door)?;
+        let home = home_of(&subject, door, knowledge.home)?;
+        let key = subject.key;
         let (session, opens) = request.session(view, key);
-        let session = session.or_else(|| door.modelless.then(stores));
+        let of_key = || hash64(&[key.as_str().as_bytes()]);
+        let session = session.or_else(|| door.modelless.then(of_key));
+        let carried = request.carried.as_ref();
         let need = Need {
             session,
             opens,
@@ -287,7 +259,7 @@ impl Gate {
             board: knowledge.board,
             full: knowledge.full,
             tried: carried.map_or(&[], |carried| &carried.tried),
-            model,
+            model: subject.model.map(HeaderText::as_str),
             modelless: door.modelless,
             lacks: subject.lacks,
             untranslated: subject.untranslated,
@@ -295,97 +267,29 @@ impl Gate {
             platform: subject.platform,
             in_flight: &self.in_flight,
         };
-        let table = self.tables.get(view, pool, door)?;
+        let table = self.tables.get(view, subject.pool, door)?;
         let table = table.ok_or_else(|| request.unknown_path(view))?;
         if let Some(soon) = knowledge.soon
             && let Some(awaited) = table.worth_waiting(&need, soon)
         {
             return Ok(Decision::Wait(awaited));
         }
-        let (account, endpoint, half_open) = match table.pick(&need) {
-            Pick::Account {
-                account,
-                endpoint,
-                half_open,
-            } => (account, endpoint, half_open),
-            Pick::None => return Err(nobody(view, pool, subject.untranslated)),
-            Pick::NoSuchAccount if home.is_some() => return Err(Refusal::HomeGone(pool.clone())),
-            Pick::NoSuchAccount => return Err(Refusal::ChoiceNotAllowed),
-            Pick::NoModel => {
-                return Err(Refusal::ModelNotServed {
-                    model: subject.asked.cloned(),
-                    pool: pool.clone(),
-                });
-            }
-            Pick::Unmet(requirements) => {
-                return Err(Refusal::Unmet {
-                    pool: pool.clone(),
-                    requirements,
-                });
-            }
-            Pick::TooLarge => return Err(Refusal::Unwrappable(Unwrappable::TooLarge)),
-            // A refresh is under way: the time at which it brings the account back is not known.
-            Pick::AllOut(out)
-                if knowledge.may_wait && out.iter().any(|out| out.back == Back::WithCredential) =>
-            {
-                return Ok(Decision::Wait(Awaited::News));
-            }
-            Pick::AllOut(out) if home.is_some() => {
-                return Err(Refusal::HomeOut(all_out(pool, out, now)));
-            }
-            Pick::AllOut(out) => return Err(Refusal::AllOut(all_out(pool, out, now))),
+        let picked = judge_pick(table.pick(&need), view, &subject, &need, knowledge.may_wait)?;
+        let picked = match picked {
+            Ok(picked) => picked,
+            Err(awaited) => return Ok(Decision::Wait(awaited)),
         };
-        let platform = view.platform(&account.platform);
-        let streams = request.streams();
+        let carried = carried_of(request, &subject, &need, door, &picked, knowledge.try_id);
+        let platform = view.platform(&picked.account.platform);
         let first_event_ms = platform
-            .and_then(|platform| platform.endpoint(endpoint)?.first_event_ms())
-            .filter(|_| streams);
+            .and_then(|platform| platform.endpoint(picked.endpoint)?.first_event_ms())
+            .filter(|_| carried.streams);
         Ok(Decision::Forward(Box::new(Forward {
             first_event_ms,
             strip: stripped(&request.headers, view),
-            half_open,
-            carried: Carried {
-                account: account.id.clone(),
-                key: key.clone(),
-                pool: pool.clone(),
-                url: Head::of(&request.headers).url(&request.headers),
-                door: door.id,
-                dialect: door.dialect,
-                endpoint,
-                id: request.id(),
-                at: carried.map_or(request.at, |carried| carried.at),
-                try_id,
-                since: carried.map_or(0, |carried| carried.since),
-                tried: carried.map_or_else(Vec::new, |carried| carried.tried.clone()),
-                refused: carried.map_or_else(Vec::new, |carried| carried.refused.clone()),
-                blames: carried.is_some_and(|carried| carried.blames),
-                waited: carried.and_then(|carried| carried.waited.clone()),
-                resent: carried.is_some_and(|carried| carried.resent),
-                unable: carried.and_then(|carried| carried.unable.clone()),
-                model: subject.model.cloned(),
-                asked: subject
-                    .asked
-                    .filter(|_| subject.asked != subject.model)
-                    .cloned(),
-                thing: request.named(Place::Thing),
-                part: request.named(Place::Part),
-                session,
-                opens,
-                lacks: subject.lacks,
-                untranslated: subject.untranslated,
-                exact_model: subject.exact_model,
-                demands: subject.demands,
-                wish: match (subject.wish, subject.platform) {
-                    (Some(_), _) => Wish::Account,
-                    (None, Some(_)) => Wish::Platform,
-                    (None, None) => Wish::Any,
-                },
-                streams,
-                at_home: home.is_some(),
-                moved: carried.is_some_and(|carried| carried.moved),
-                stored: carried.map_or(request.facts.store, |carried| carried.stored),
-            },
-            account,
+            half_open: picked.half_open,
+            carried,
+            account: picked.account,
         })))
     }
 
@@ -479,6 +383,149 @@ fn own_reply(
             let one = one.ok_or_else(|| Refusal::ModelNotListed(model.cloned()))?;
             Ok(Reply::json(&one))
         }
+    }
+}
+
+/// Checks that the key may ask what the request asks, whoever would serve it.
+fn check_rights(
+    request: &Request,
+    view: &View,
+    subject: &Subject<'_>,
+    door: &Door,
+) -> Result<(), Refusal> {
+    let allowed = subject.allowed.filter(|_| !door.modelless);
+    if let Some(allowed) = allowed {
+        if !allowed.contain(subject.asked.map(HeaderText::as_str)) {
+            return Err(Refusal::ModelNotAllowed(subject.asked.cloned()));
+        }
+        if !allowed.is_all() && !request.names_one_model() {
+            return Err(Refusal::ModelNotAllowed(None));
+        }
+    }
+    if door.of_account && subject.wish.is_none() {
+        return Err(Refusal::ListOfAccount);
+    }
+    let lists_models = allowed.is_some_and(|models| !models.is_all());
+    let demands = lists_models || !subject.demands.is_none();
+    if door.uncounted && (demands || request.has_token_limits(view)) {
+        return Err(Refusal::Uncounted);
+    }
+    if request.facts.things.too_many && request.carried.is_none() {
+        return Err(Refusal::TooManyThings);
+    }
+    Ok(())
+}
+
+/// Finds the hash of the account that has what the request goes on from, where one does; `asked` is what is
+/// known of the things that it names.
+fn home_of(subject: &Subject<'_>, door: &Door, asked: Home) -> Result<Option<u64>, Refusal> {
+    let home = subject.home.or(match asked {
+        Home::At(account) => Some(account),
+        // In its body or in its path.
+        Home::Others => return Err(Refusal::NoSuchThing),
+        Home::Apart => return Err(Refusal::HomesApart),
+        Home::Any | Home::Nowhere | Home::Unasked => None,
+    });
+    let is_bound = door.path.has(Place::Thing) && subject.wish.is_none();
+    if is_bound && home.is_none() {
+        return Err(match asked {
+            Home::Unasked => Refusal::HomeUnknown,
+            _ => Refusal::NoSuchThing,
+        });
+    }
+    Ok(home)
+}
+
+/// Takes the account out of a pick, or else the thing to wait for.
+fn judge_pick(
+    pick: Pick,
+    view: &View,
+    subject: &Subject<'_>,
+    need: &Need<'_>,
+    may_wait: bool,
+) -> Result<Result<Picked, Awaited>, Refusal> {
+    let (pool, has_home) = (subject.pool, need.home.is_some());
+    Err(match pick {
+        Pick::Account {
+            account,
+            endpoint,
+            half_open,
+        } => {
+            return Ok(Ok(Picked {
+                account,
+                endpoint,
+                half_open,
+            }));
+        }
+        // A refresh is under way: the time at which it brings the account back is not known.
+        Pick::AllOut(out) if may_wait && out.iter().any(|out| out.back == Back::WithCredential) => {
+            return Ok(Err(Awaited::News));
+        }
+        Pick::AllOut(out) if has_home => Refusal::HomeOut(all_out(pool, out, need.now)),
+        Pick::AllOut(out) => Refusal::AllOut(all_out(pool, out, need.now)),
+        Pick::None => nobody(view, pool, subject.untranslated),
+        Pick::NoSuchAccount if has_home => Refusal::HomeGone(pool.clone()),
+        Pick::NoSuchAccount => Refusal::ChoiceNotAllowed,
+        Pick::NoModel => Refusal::ModelNotServed {
+            model: subject.asked.cloned(),
+            pool: pool.clone(),
+        },
+        Pick::Unmet(requirements) => Refusal::Unmet {
+            pool: pool.clone(),
+            requirements,
+        },
+        Pick::TooLarge => Refusal::Unwrappable(Unwrappable::TooLarge),
+    })
+}
+
+/// Writes what the attempt is to be told of this try, and the gate of the next one.
+fn carried_of(
+    request: &Request,
+    subject: &Subject<'_>,
+    need: &Need<'_>,
+    door: &Door,
+    picked: &Picked,
+    try_id: TryId,
+) -> Carried {
+    let before = request.carried.as_ref();
+    let renamed = subject.asked.filter(|_| subject.asked != subject.model);
+    Carried {
+        account: picked.account.id.clone(),
+        key: subject.key.clone(),
+        pool: subject.pool.clone(),
+        url: Head::of(&request.headers).url(&request.headers),
+        door: door.id,
+        dialect: door.dialect,
+        endpoint: picked.endpoint,
+        id: request.id(),
+        at: before.map_or(request.at, |before| before.at),
+        try_id,
+        since: before.map_or(0, |before| before.since),
+        tried: before.map_or_else(Vec::new, |before| before.tried.clone()),
+        refused: before.map_or_else(Vec::new, |before| before.refused.clone()),
+        blames: before.is_some_and(|before| before.blames),
+        waited: before.and_then(|before| before.waited.clone()),
+        resent: before.is_some_and(|before| before.resent),
+        unable: before.and_then(|before| before.unable.clone()),
+        model: subject.model.cloned(),
+        asked: renamed.cloned(),
+        thing: request.named(Place::Thing),
+        part: request.named(Place::Part),
+        session: need.session,
+        opens: need.opens,
+        lacks: subject.lacks,
+        untranslated: subject.untranslated,
+        exact_model: subject.exact_model,
+        demands: subject.demands,
+        wish: match (subject.wish, subject.platform) {
+            (Some(_), _) => Wish::Account,
+            (None, Some(_)) => Wish::Platform,
+            (None, None) => Wish::Any,
+        },
+        streams: request.streams(),
+        at_home: need.home.is_some(),
+        moved: before.is_some_and(|before| before.moved),
+        stored: before.map_or(request.facts.store, |before| before.stored),
     }
 }
 
