@@ -2,6 +2,7 @@
 
 mod body;
 mod edits;
+mod send;
 mod translated;
 
 use std::rc::Rc;
@@ -21,7 +22,7 @@ use crate::{
         unwrap::Unwrap,
         usage_ask::UsageAsk,
     },
-    dialect::{Dialect, accent},
+    dialect::Dialect,
     gate::{Refusal, Reply},
     header::{HeaderMap, HeaderText},
     home::Made,
@@ -73,112 +74,6 @@ pub(super) struct Sent {
 }
 
 impl Sent {
-    /// Puts the account's headers on the request. The header block is written whole, in one
-    /// hostcall: what is not in it does not go out.
-    pub(super) fn send<H: Host>(
-        replayable: bool,
-        worker: &mut Worker<H>,
-        stream: &mut impl Stream,
-    ) -> Result<Self, Refusal> {
-        let request = stream.headers(Side::Request);
-        let found = stream.property(carried::PROPERTY);
-        let found = found.and_then(|text| worker.find(&text));
-        let found = found.ok_or(Refusal::NoCredential)?;
-        let endpoint = found.endpoint().ok_or(Refusal::NoCredential)?;
-        let Found {
-            account,
-            platform,
-            estimates,
-            carried,
-        } = &found;
-        let escape = attempt::is_escape(&request);
-        let own = worker.sent().get_mut(carried.try_id);
-        let request = if escape {
-            // What is there now is what the first attempt made of it.
-            let first = own.and_then(|own| own.request.take());
-            first.ok_or(Refusal::Unreachable)?
-        } else {
-            let request = Rc::new(request);
-            if let Some(own) = own {
-                own.request = Some(Rc::clone(&request));
-            }
-            request
-        };
-        let is_translated = endpoint.dialect != carried.dialect;
-        let model = carried.model_at(account);
-        let wrapper = endpoint.wrapper.as_ref().filter(|_| !escape);
-        // Before the headers are written, with the credential among them: there may be none.
-        let around = match wrapper {
-            Some(wrapper) => Some(Around::of(wrapper, account, carried, model.as_ref())?),
-            None => None,
-        };
-        let translated =
-            is_translated.then(|| Translated::of(carried, endpoint, account, *estimates));
-        let written = if escape {
-            stream.set_request_headers(attempt::escaping(&request).collect())
-        } else {
-            let places = carried.places(model.clone());
-            let headers = match translated {
-                Some(_) => attempt::translated_headers,
-                None => attempt::headers,
-            };
-            let outgoing = headers(&request, platform, endpoint, account, &places)?;
-            let block = outgoing.iter().map(|(name, value)| (*name, value.as_ref()));
-            stream.set_request_headers(block.collect())
-        };
-        if !written {
-            return Err(Refusal::NoCredential);
-        }
-        let length = request.first("content-length");
-        let usage_ask = match replayable && !escape && translated.is_none() {
-            true => UsageAsk::of(endpoint, length),
-            false => UsageAsk::NotAsked,
-        };
-        let demands = carried.demands_at(account);
-        let is_steered = endpoint.is_steered() && translated.is_none() && !escape;
-        let demanded = (is_steered && !demands.is_none()).then(|| {
-            let names = [&model, &carried.model];
-            let names = names.map(|model| model.as_ref().map_or("", HeaderText::as_str));
-            Demanded {
-                demands,
-                accent: endpoint.accent(&names),
-                refuses: endpoint.refuses.clone(),
-                only_said: endpoint.completes(),
-            }
-        });
-        let asks_exactly = carried.exact_model && endpoint.names_model() && !escape;
-        let names = [&carried.asked, &carried.model, &model]
-            .into_iter()
-            .flatten();
-        let names: Vec<HeaderText> = names.filter(|_| asks_exactly).cloned().collect();
-        let exact = (!names.is_empty()).then(|| {
-            let called: Vec<&str> = names.iter().map(HeaderText::as_str).collect();
-            let may_be_unnamed = endpoint.accent(&called).flag(accent::UNNAMED_MODEL);
-            (names, may_be_unnamed)
-        });
-        Ok(Self {
-            exact,
-            demanded,
-            model,
-            account: Rc::clone(account),
-            platform: Rc::clone(platform),
-            carried: Rc::clone(carried),
-            request,
-            replayable,
-            dialect: endpoint.dialect,
-            free: endpoint.free || endpoint.opaque,
-            opaque: endpoint.opaque,
-            keeps_asked: endpoint.keeps_asked,
-            // A translated request asks for nothing to be kept.
-            keeps: endpoint.keeps_days.filter(|_| translated.is_none()),
-            escape,
-            usage_ask,
-            translated,
-            around,
-            unwrap: wrapper.map(|wrapper| Unwrap::new(&wrapper.answer)),
-        })
-    }
-
     /// The client key that the request came with.
     pub(super) fn key(&self) -> &Id {
         &self.carried.key

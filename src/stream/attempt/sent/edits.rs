@@ -8,6 +8,8 @@ use crate::{
     gate::Refusal,
     header::HeaderText,
     host::{Side, Stream},
+    request::carried::Carried,
+    snapshot::{Account, Endpoint},
     text::{
         edit::{Edit, Place, edited},
         tree::{MAX_DEPTH, MAX_VALUES, Tree, Unread},
@@ -21,11 +23,11 @@ pub(super) const MAX_EDITED_BYTES: usize = 16 * 1024 * 1024;
 /// The demands on a request that goes out in its caller's dialect, and the facts of the platform that matter for them.
 #[derive(Debug)]
 pub(super) struct Demanded {
-    pub(super) demands: Demands,
-    pub(super) accent: Accent,
-    pub(super) refuses: Vec<String>,
+    demands: Demands,
+    accent: Accent,
+    refuses: Vec<String>,
     /// Members that the request does not have are not put into it.
-    pub(super) only_said: bool,
+    only_said: bool,
 }
 
 impl Sent {
@@ -97,6 +99,28 @@ fn beyond(bound: &str) -> Refusal {
 }
 
 impl Demanded {
+    /// Makes the demands on a request as `account` at `endpoint`, which `model` serves; none where nothing is
+    /// demanded, or no model answers there.
+    pub(super) fn of(
+        carried: &Carried,
+        account: &Account,
+        endpoint: &Endpoint,
+        model: &Option<HeaderText>,
+    ) -> Option<Self> {
+        let demands = carried.demands_at(account);
+        if demands.is_none() || !endpoint.is_steered() {
+            return None;
+        }
+        let names = [model, &carried.model];
+        let names = names.map(|model| model.as_ref().map_or("", HeaderText::as_str));
+        Some(Self {
+            demands,
+            accent: endpoint.accent(&names),
+            refuses: endpoint.refuses.clone(),
+            only_said: endpoint.completes(),
+        })
+    }
+
     fn edits(&self, dialect: Dialect, body: &Tree<'_>) -> Option<Vec<Edit>> {
         let platform = Steered {
             accent: &self.accent,
