@@ -120,6 +120,10 @@ pub struct Url(String);
 /// The longest [`Url`], in bytes: a host name is at most 253, our paths at most 256.
 const MAX_URL_BYTES: usize = 1024;
 
+/// The pairs `name=value` of [`Carried::encode`]'s text, with a space between each two.
+#[derive(Clone, Copy)]
+struct Pairs<'a>(&'a str);
+
 /// Room for what [`Carried::encode`] usually writes, in bytes: it is made for every request.
 const USUAL_BYTES: usize = 384;
 
@@ -182,86 +186,65 @@ impl Carried {
 
     /// The property's value.
     pub fn encode(&self) -> String {
-        let Self {
-            account,
-            key,
-            pool,
-            url,
-            door,
-            dialect,
-            endpoint,
-            id,
-            at,
-            try_id,
-            since,
-            tried,
-            refused,
-            blames,
-            waited,
-            resent,
-            unable,
-            model,
-            asked,
-            thing,
-            part,
-            session,
-            opens,
-            lacks,
-            untranslated,
-            exact_model,
-            demands,
-            wish,
-            streams,
-            at_home,
-            moved,
-            stored,
-        } = self;
         let mut text = String::with_capacity(USUAL_BYTES);
+        self.write_request(&mut text);
+        self.write_wishes(&mut text);
+        self.write_tries(&mut text);
+        text
+    }
+
+    /// Writes whose request it is, where it goes, and what it names.
+    fn write_request(&self, text: &mut String) {
         for (name, value) in [
-            ("account=", account.as_str()),
-            (" key=", key.as_str()),
-            (" pool=", pool.as_str()),
-            (" url=", &url.0),
+            ("account=", self.account.as_str()),
+            (" key=", self.key.as_str()),
+            (" pool=", self.pool.as_str()),
+            (" url=", &self.url.0),
         ] {
             text.push_str(name);
             text.push_str(value);
         }
         text.push_str(" door=");
-        push_number(&mut text, door.0.into());
+        push_number(text, self.door.0.into());
         text.push_str(" dialect=");
-        text.push_str(dialect.word());
+        text.push_str(self.dialect.word());
         text.push_str(" endpoint=");
-        push_number(&mut text, endpoint.0.into());
+        push_number(text, self.endpoint.0.into());
         for (name, value) in [
-            (" model=", model),
-            (" asked=", asked),
-            (" thing=", thing),
-            (" part=", part),
+            (" model=", &self.model),
+            (" asked=", &self.asked),
+            (" thing=", &self.thing),
+            (" part=", &self.part),
         ] {
             if let Some(value) = value {
                 text.push_str(name);
                 text.push_str(value.as_str());
             }
         }
-        // Writing to a String does not fail.
-        if let Some(session) = session {
+        if let Some(session) = self.session {
+            // Writing to a String does not fail.
             let _ = write!(text, " session={session:016x}");
         }
+    }
+
+    /// Writes what it asks of an account, and what its operator demands.
+    fn write_wishes(&self, text: &mut String) {
+        let Self { lacks, demands, .. } = self;
         for (is_so, flag) in [
-            (*opens, " turn=first"),
+            (self.opens, " turn=first"),
             (lacks.stream, " lacks=stream"),
             (lacks.store_false, " lacks=store_false"),
             (lacks.foreground, " lacks=foreground"),
             (lacks.small, " lacks=small"),
-            (*untranslated, " translation=off"),
-            (*exact_model, " models=exact"),
-            (*wish == Wish::Account, " wish=account"),
-            (*wish == Wish::Platform, " wish=platform"),
-            (*streams, " answer=stream"),
-            (*at_home, " home=account"),
-            (*moved, " moved=yes"),
-            (*stored == Some(false), " stored=no"),
-            (*stored == Some(true), " stored=yes"),
+            (self.untranslated, " translation=off"),
+            (self.exact_model, " models=exact"),
+            (self.wish == Wish::Account, " wish=account"),
+            (self.wish == Wish::Platform, " wish=platform"),
+            (self.streams, " answer=stream"),
+            (self.at_home, " home=account"),
+            (self.moved, " moved=yes"),
+            (self.stored == Some(false), " stored=no"),
+            (self.stored == Some(true), " stored=yes"),
         ] {
             text.push_str(if is_so { flag } else { "" });
         }
@@ -275,43 +258,44 @@ impl Carried {
                 text.push_str(word);
             }
         }
-        if let Some(id) = id {
+    }
+
+    /// Writes which try it is, and what came of those before.
+    fn write_tries(&self, text: &mut String) {
+        if let Some(id) = &self.id {
             text.push_str(" id=");
             text.push_str(id.as_str());
         }
         text.push_str(" at=");
-        push_number(&mut text, *at);
+        push_number(text, self.at);
         text.push_str(" try=");
-        push_number(&mut text, try_id.vm);
+        push_number(text, self.try_id.vm);
         text.push(':');
-        push_number(&mut text, try_id.context.into());
-        if *since > 0 {
-            let _ = write!(text, " since={since}");
+        push_number(text, self.try_id.context.into());
+        // Writing to a String does not fail.
+        if self.since > 0 {
+            let _ = write!(text, " since={}", self.since);
         }
-        if !tried.is_empty() {
-            text.push_str(" tried=");
-            for (index, (id, generation)) in tried.iter().enumerate() {
-                let comma = if index == 0 { "" } else { "," };
-                let _ = write!(text, "{comma}{id}:{generation}");
-            }
+        for (index, (id, generation)) in self.tried.iter().enumerate() {
+            let before = if index == 0 { " tried=" } else { "," };
+            let _ = write!(text, "{before}{id}:{generation}");
         }
-        for (index, status) in refused.iter().enumerate() {
+        for (index, status) in self.refused.iter().enumerate() {
             let before = if index == 0 { " refused=" } else { "," };
             let _ = write!(text, "{before}{status}");
         }
-        if *blames {
+        if self.blames {
             text.push_str(" blames=account");
         }
-        if *resent {
+        if self.resent {
             text.push_str(" resent=once");
         }
-        for (name, account) in [(" waited=", waited), (" unable=", unable)] {
+        for (name, account) in [(" waited=", &self.waited), (" unable=", &self.unable)] {
             if let Some(account) = account {
                 text.push_str(name);
                 text.push_str(account.as_str());
             }
         }
-        text
     }
 
     /// The try that [`Carried::encode`]'s text is about, without a look at the rest of it: it
@@ -324,81 +308,47 @@ impl Carried {
 
     /// Reads [`Carried::encode`]'s text.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(bytes).ok()?;
-        let field = |name: &str| {
-            text.split(' ')
-                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
-        };
-        let id = |name| Id::try_from(field(name)?).ok();
-        let account_of = |name| match field(name) {
-            Some(id) => Id::try_from(id).ok().map(Some),
-            None => Some(None),
-        };
-        let text_of = |name| HeaderText::try_from(field(name)?).ok();
-        let has = |flag: &str| text.split(' ').any(|pair| pair == flag);
-        let number = |name| field(name).map_or(Some(0), |number| number.parse::<u64>().ok());
-        let tried = |pair: &str| {
-            let (id, generation) = pair.split_once(':')?;
-            Some((Id::try_from(id).ok()?, generation.parse().ok()?))
-        };
+        let pairs = Pairs(std::str::from_utf8(bytes).ok()?);
         Some(Self {
-            account: id("account")?,
-            key: id("key")?,
-            pool: id("pool")?,
-            url: Url::checked(field("url")?.to_owned()),
-            door: DoorId(field("door")?.parse().ok()?),
-            dialect: Dialect::of_word(field("dialect")?)?,
-            endpoint: EndpointId(field("endpoint")?.parse().ok()?),
-            id: match field("id") {
-                Some(id) => Some(Id::try_from(id).ok()?),
-                None => None,
-            },
-            at: number("at")?,
-            try_id: field("try").map_or(Some(TryId::default()), TryId::parse)?,
-            since: number("since")?,
-            tried: match field("tried") {
-                Some(list) => list.split(',').map(tried).collect::<Option<_>>()?,
-                None => Vec::new(),
-            },
-            refused: match field("refused") {
-                Some(list) => list
-                    .split(',')
-                    .map(|status| status.parse().ok())
-                    .collect::<Option<_>>()?,
-                None => Vec::new(),
-            },
-            blames: has("blames=account"),
-            waited: account_of("waited")?,
-            resent: has("resent=once"),
-            unable: account_of("unable")?,
-            model: text_of("model"),
-            asked: text_of("asked"),
-            thing: text_of("thing"),
-            part: text_of("part"),
-            session: field("session").and_then(|hash| u64::from_str_radix(hash, 16).ok()),
-            opens: has("turn=first"),
-            lacks: Lacks {
-                stream: has("lacks=stream"),
-                store_false: has("lacks=store_false"),
-                foreground: has("lacks=foreground"),
-                small: has("lacks=small"),
-            },
-            untranslated: has("translation=off"),
-            exact_model: has("models=exact"),
-            demands: Demands {
-                effort: field("effort").and_then(EffortWord::parse),
-                max_effort: field("most").and_then(EffortWord::parse),
-                tier: field("tier").and_then(ServiceTier::parse),
-            },
-            wish: match (has("wish=account"), has("wish=platform")) {
-                (true, _) => Wish::Account,
-                (false, true) => Wish::Platform,
-                (false, false) => Wish::Any,
-            },
-            streams: has("answer=stream"),
-            at_home: has("home=account"),
-            moved: has("moved=yes"),
-            stored: match (has("stored=yes"), has("stored=no")) {
+            account: pairs.id("account")??,
+            key: pairs.id("key")??,
+            pool: pairs.id("pool")??,
+            url: Url::checked(pairs.get("url")?.to_owned()),
+            door: DoorId(pairs.get("door")?.parse().ok()?),
+            dialect: Dialect::of_word(pairs.get("dialect")?)?,
+            endpoint: EndpointId(pairs.get("endpoint")?.parse().ok()?),
+            id: pairs.id("id")?,
+            at: pairs.number("at")?,
+            try_id: pairs
+                .get("try")
+                .map_or(Some(TryId::default()), TryId::parse)?,
+            since: pairs.number("since")?,
+            tried: pairs.list("tried", |pair| {
+                let (id, generation) = pair.split_once(':')?;
+                Some((Id::try_from(id).ok()?, generation.parse().ok()?))
+            })?,
+            refused: pairs.list("refused", |status| status.parse().ok())?,
+            blames: pairs.has("blames=account"),
+            waited: pairs.id("waited")?,
+            resent: pairs.has("resent=once"),
+            unable: pairs.id("unable")?,
+            model: pairs.text("model"),
+            asked: pairs.text("asked"),
+            thing: pairs.text("thing"),
+            part: pairs.text("part"),
+            session: pairs
+                .get("session")
+                .and_then(|hash| u64::from_str_radix(hash, 16).ok()),
+            opens: pairs.has("turn=first"),
+            lacks: pairs.lacks(),
+            untranslated: pairs.has("translation=off"),
+            exact_model: pairs.has("models=exact"),
+            demands: pairs.demands(),
+            wish: pairs.wish(),
+            streams: pairs.has("answer=stream"),
+            at_home: pairs.has("home=account"),
+            moved: pairs.has("moved=yes"),
+            stored: match (pairs.has("stored=yes"), pairs.has("stored=no")) {
                 (false, false) => None,
                 (asks, _) => Some(asks),
             },
@@ -486,6 +436,73 @@ impl Carried {
         next.since = since;
         next.tried.push((self.account.clone(), generation));
         Some(next)
+    }
+}
+
+// === impl Pairs ===
+
+impl<'a> Pairs<'a> {
+    /// The value of a name.
+    fn get(self, name: &str) -> Option<&'a str> {
+        self.0
+            .split(' ')
+            .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    /// Tells that this pair is among them.
+    fn has(self, wanted: &str) -> bool {
+        self.0.split(' ').any(|pair| pair == wanted)
+    }
+
+    /// The id of a name, if it is there; none for a value that is no id.
+    fn id(self, name: &str) -> Option<Option<Id>> {
+        match self.get(name) {
+            Some(id) => Id::try_from(id).ok().map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// The number of a name, 0 if it is not there; none for a value that is no number.
+    fn number(self, name: &str) -> Option<u64> {
+        self.get(name)
+            .map_or(Some(0), |number| number.parse::<u64>().ok())
+    }
+
+    fn text(self, name: &str) -> Option<HeaderText> {
+        HeaderText::try_from(self.get(name)?).ok()
+    }
+
+    /// The list of a name, empty if it is not there; none where an item cannot be read.
+    fn list<T>(self, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+        match self.get(name) {
+            Some(list) => list.split(',').map(read).collect(),
+            None => Some(Vec::new()),
+        }
+    }
+
+    fn lacks(self) -> Lacks {
+        Lacks {
+            stream: self.has("lacks=stream"),
+            store_false: self.has("lacks=store_false"),
+            foreground: self.has("lacks=foreground"),
+            small: self.has("lacks=small"),
+        }
+    }
+
+    fn demands(self) -> Demands {
+        Demands {
+            effort: self.get("effort").and_then(EffortWord::parse),
+            max_effort: self.get("most").and_then(EffortWord::parse),
+            tier: self.get("tier").and_then(ServiceTier::parse),
+        }
+    }
+
+    fn wish(self) -> Wish {
+        match (self.has("wish=account"), self.has("wish=platform")) {
+            (true, _) => Wish::Account,
+            (false, true) => Wish::Platform,
+            (false, false) => Wish::Any,
+        }
     }
 }
 
