@@ -44,6 +44,14 @@ pub struct Applied {
     pub unread: Vec<Unread>,
 }
 
+/// The lines of a page.
+struct Lines<'p> {
+    /// The records, and the removals that stand for lines which are none.
+    records: Vec<(Record, &'p [u8])>,
+    unread: Vec<Unread>,
+    still_unreadable: unread::Unreadable,
+}
+
 /// Applies a page at `now`: the buckets that it touches, then the index, then the head. A VM
 /// that reads in between finds digests that do not hold, and keeps what it has until the head
 /// moves. What the page says of accounts' health goes on the board and to the quotas instead,
@@ -63,68 +71,14 @@ pub fn apply(shared: &mut impl SharedData, bytes: &[u8], now: u64) -> Result<App
     // Where everything comes anew, nothing is held that a line could be about.
     let comes_anew = header.reset || !old.complete;
     let unreadable = unread::read(shared);
-    let mut still_unreadable = match header.reset {
+    let still_unreadable = match header.reset {
         true => unread::Unreadable::default(),
         false => unreadable.clone(),
     };
-    let (mut records, mut unread) = (Vec::new(), Vec::new());
-    for (read, line) in page.records() {
-        match read {
-            Ok(record) => {
-                let (kind, id) = record.key();
-                still_unreadable.read(kind, id);
-                records.push((record, line));
-            }
-            Err(one) if one.about == About::Unknown && !comes_anew => {
-                return Err(Refused::Record(one.error));
-            }
-            Err(one) => {
-                records.extend(one.removal().map(|removal| (removal, line)));
-                still_unreadable.add(&one);
-                unread.push(one);
-            }
-        }
-    }
-    let mut changes: BTreeMap<usize, Vec<(&Record, &[u8])>> = BTreeMap::new();
-    if header.reset {
-        changes.extend((0..BUCKETS).map(|number| (number, Vec::new())));
-    }
-    for (record, line) in records.iter().filter(|(record, _)| !is_health(record)) {
-        let (kind, id) = record.key();
-        let bucket = changes.entry(bucket_of(kind, id)).or_default();
-        bucket.push((record, line));
-    }
-    let mut index = match shared.read(INDEX_KEY) {
-        Some((bytes, _)) if !header.reset => Index::decode(&bytes).unwrap_or_default(),
-        _ => Index::default(),
-    };
-    for (number, changes) in changes {
-        let key = bucket_key(number);
-        let held = match shared.read(&key) {
-            Some((content, _)) if !header.reset => content,
-            _ => Vec::new(),
-        };
-        let mut bucket = Bucket::decode(&held).unwrap_or_default();
-        for (record, line) in changes {
-            if bucket.apply(record, line).is_err() {
-                let (kind, id) = record.key();
-                let about = About::Record(kind, id.clone());
-                let one = Unread {
-                    about,
-                    error: InvalidRecord::NoRoom,
-                };
-                still_unreadable.add(&one);
-                unread.push(one);
-            }
-        }
-        let content = bucket.encode();
-        if content != held || header.reset {
-            shared.write(&key, &content);
-            index.set(number, &content);
-        }
-    }
-    shared.write(INDEX_KEY, &index.encode());
-    let health: Vec<Health> = records
+    let mut lines = Lines::of(&page, comes_anew, still_unreadable)?;
+    write_buckets(shared, header.reset, &mut lines);
+    let health: Vec<Health> = lines
+        .records
         .into_iter()
         .filter_map(|(record, _)| match record {
             Record::Health(health) => Some(health),
@@ -139,7 +93,7 @@ pub fn apply(shared: &mut impl SharedData, bytes: &[u8], now: u64) -> Result<App
         });
         quota::take(shared, health.iter());
     }
-    unread::write(shared, &unreadable, &still_unreadable);
+    unread::write(shared, &unreadable, &lines.still_unreadable);
     board::update_head(shared, |head| {
         head.epoch = header.epoch;
         head.revision = header.to;
@@ -148,13 +102,96 @@ pub fn apply(shared: &mut impl SharedData, bytes: &[u8], now: u64) -> Result<App
     Ok(Applied {
         head: head(shared),
         health,
-        unread,
+        unread: lines.unread,
     })
+}
+
+/// Writes the buckets that records change, and then the index. A record for which a bucket has no room is unread.
+fn write_buckets(shared: &mut impl SharedData, reset: bool, lines: &mut Lines<'_>) {
+    let mut changes: BTreeMap<usize, Vec<(&Record, &[u8])>> = BTreeMap::new();
+    if reset {
+        changes.extend((0..BUCKETS).map(|number| (number, Vec::new())));
+    }
+    let of_buckets = lines
+        .records
+        .iter()
+        .filter(|(record, _)| !is_health(record));
+    for (record, line) in of_buckets {
+        let (kind, id) = record.key();
+        let bucket = changes.entry(bucket_of(kind, id)).or_default();
+        bucket.push((record, line));
+    }
+    let mut index = match shared.read(INDEX_KEY) {
+        Some((bytes, _)) if !reset => Index::decode(&bytes).unwrap_or_default(),
+        _ => Index::default(),
+    };
+    for (number, changes) in changes {
+        let key = bucket_key(number);
+        let held = match shared.read(&key) {
+            Some((content, _)) if !reset => content,
+            _ => Vec::new(),
+        };
+        let mut bucket = Bucket::decode(&held).unwrap_or_default();
+        for (record, line) in changes {
+            if bucket.apply(record, line).is_err() {
+                let (kind, id) = record.key();
+                let one = Unread {
+                    about: About::Record(kind, id.clone()),
+                    error: InvalidRecord::NoRoom,
+                };
+                lines.still_unreadable.add(&one);
+                lines.unread.push(one);
+            }
+        }
+        let content = bucket.encode();
+        if content != held || reset {
+            shared.write(&key, &content);
+            index.set(number, &content);
+        }
+    }
+    shared.write(INDEX_KEY, &index.encode());
 }
 
 fn is_health(record: &Record) -> bool {
     let (kind, _) = record.key();
     kind == Kind::Health
+}
+
+// === impl Lines ===
+
+impl<'p> Lines<'p> {
+    /// Reads them. Where they do not `come_anew`, a line that does not tell what it is about could be about anything
+    /// that is held.
+    fn of(
+        page: &Page<'p>,
+        come_anew: bool,
+        still_unreadable: unread::Unreadable,
+    ) -> Result<Self, Refused> {
+        let mut lines = Self {
+            records: Vec::new(),
+            unread: Vec::new(),
+            still_unreadable,
+        };
+        for (read, line) in page.records() {
+            match read {
+                Ok(record) => {
+                    let (kind, id) = record.key();
+                    lines.still_unreadable.read(kind, id);
+                    lines.records.push((record, line));
+                }
+                Err(one) if one.about == About::Unknown && !come_anew => {
+                    return Err(Refused::Record(one.error));
+                }
+                Err(one) => {
+                    let removal = one.removal();
+                    lines.records.extend(removal.map(|removal| (removal, line)));
+                    lines.still_unreadable.add(&one);
+                    lines.unread.push(one);
+                }
+            }
+        }
+        Ok(lines)
+    }
 }
 
 // === impl Refused ===
