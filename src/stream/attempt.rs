@@ -1,19 +1,20 @@
 //! An attempt: one try of one request on one account, in the account's cluster.
 
+mod forwarded;
 mod sent;
 mod unwrapped;
 
-use self::sent::{Answer, GoesOn, Sent, put_headers};
-use self::unwrapped::{Unwrapped, held_body, whole_body};
+use self::{
+    forwarded::Forwarded,
+    sent::{Sent, put_headers},
+    unwrapped::{Unwrapped, held_body, whole_body},
+};
 use super::{Event, gate::reply_with};
 use crate::{
     attempt::{
         self, MAX_HELD_BYTES,
         answer::{Mask, is_answer},
-        asked_model::AskedModel,
-        forwarding::{self, Forwarding},
         holding::{Came, Holding},
-        made::MadeReader,
         request_bytes::RequestBytes,
         served_model::Another,
     },
@@ -21,7 +22,7 @@ use crate::{
     header::HeaderMap,
     host::{Action, Host, Side, Stream},
     label::ModelName,
-    request::record::{self, Record},
+    request::record,
     verdict::{Beginning, ErrorBody, Failure, Look},
     worker::Worker,
 };
@@ -67,21 +68,7 @@ enum Outcome {
     Another(Option<ModelName>),
 }
 
-/// An answer that goes on to the caller.
-#[derive(Debug)]
-struct Forwarded {
-    record: Record,
-    /// The answer is no error.
-    good: bool,
-    /// The reader of it; none for an error, and for what is not read.
-    answer: Option<Forwarding>,
-    /// The changer of the model's name to the one that was asked for, where another one has served it.
-    asked_model: Option<AskedModel>,
-    /// The answer for the caller, where it speaks another dialect than the platform.
-    translated: Option<Answer>,
-    /// The reader of the ids of things that the answer makes, and the days for which they live.
-    makes: Option<(MadeReader, u16)>,
-}
+// === impl Outcome ===
 
 impl Outcome {
     /// Tells the outcome of an answer of which enough has come.
@@ -94,6 +81,8 @@ impl Outcome {
         }
     }
 }
+
+// === impl AttemptStream ===
 
 impl AttemptStream {
     /// Takes an event.
@@ -332,9 +321,7 @@ impl AttemptStream {
 
     /// Ends an answer that is kept until it can be translated whole.
     fn end_kept<H: Host>(&mut self, worker: &mut Worker<H>, stream: &mut impl Stream) {
-        let forwarded = self.forwarded.as_ref();
-        let translated = forwarded.and_then(|one| one.translated.as_ref());
-        if translated.is_some_and(Answer::is_kept) {
+        if self.forwarded.as_ref().is_some_and(Forwarded::is_kept) {
             self.show(&[], true, worker, stream);
         }
     }
@@ -385,14 +372,14 @@ impl AttemptStream {
         };
         worker.holds_answer(sent.try_id(), 0);
         let whole = (came == Came::All).then_some(body.as_slice());
-        self.settle(&outcome, whole, worker, stream);
+        self.act_on(&outcome, whole, worker, stream);
         (!self.is_answered).then_some(body)
     }
 
     /// Acts on what an answer that was held turned out to be: has the request run again where another
     /// account could do better. Else the answer goes on, or the error that it has inside of it. `body`:
     /// all of it, where it is there.
-    fn settle<H: Host>(
+    fn act_on<H: Host>(
         &mut self,
         outcome: &Outcome,
         body: Option<&[u8]>,
@@ -409,13 +396,14 @@ impl AttemptStream {
             matches!(outcome, Outcome::Another(None)) && body.is_none() && held.is_json();
         let mut answer = held.into_answer();
         // What another model made is spent, though nobody gets it.
-        let mut used = None;
-        if let Outcome::Another(_) = outcome
-            && let Some(open) = worker.sent().get_mut(sent.try_id())
-        {
-            let answer = answer.take();
-            used = answer.map(|answer| answer.finish(false, open.request_bytes));
-        }
+        let unused = match outcome {
+            Outcome::Another(_) => answer.take(),
+            _ => None,
+        };
+        let used = unused.and_then(|answer| {
+            let open = worker.sent().get_mut(sent.try_id())?;
+            Some(answer.finish(false, open.request_bytes))
+        });
         let now = worker.now();
         let waits = self.waits_for_body();
         let can_run = (waits || self.body.is_whole()) && !is_beyond;
@@ -462,14 +450,7 @@ impl AttemptStream {
         record.status = status;
         record.first_byte(now);
         let translated = sent.translates(outcome, status, stream);
-        self.forwarded = Some(Forwarded {
-            record,
-            good,
-            translated,
-            asked_model: sent.asked_model().filter(|_| good),
-            makes: sent.keeps().filter(|_| good),
-            answer: (good && !sent.opaque).then(|| sent.forwarding(answer)),
-        });
+        self.forwarded = Some(Forwarded::of(sent, record, good, translated, answer));
     }
 
     /// Shows the meter what goes on, masks it, and translates it. Returns false where nothing goes on yet, nor
@@ -493,53 +474,22 @@ impl AttemptStream {
             stream.set_body(Side::Answer, size, &std::mem::take(own));
             return true;
         }
-        let mut instead = None;
-        if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)
-            && let Some((reader, days)) = &mut forwarded.makes
-        {
-            // Before the caller has it.
-            let ids = reader.push(body).into_iter();
-            let made = ids.map(|id| sent.made(&id, *days, worker));
-            forwarded.record.made.extend(made);
-        }
-        if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)
-            && let Some(answer) = &mut forwarded.answer
-        {
-            instead = answer.on_body(body, end);
-            if let Some(error) = answer.take_failure() {
-                forwarded.record.verdict = Some(sent.gave_up(&error, worker));
-            }
+        let (mut instead, mut goes_on) = (None, true);
+        let mut forwarded = self.forwarded.as_mut().zip(self.sent.as_ref());
+        if let Some((forwarded, sent)) = &mut forwarded {
+            instead = forwarded.meter(body, end, sent, worker);
         }
         if let Some(mask) = &mut self.mask {
             let text = instead.as_deref().unwrap_or(body);
             instead = mask.on_body(text, end).or(instead);
         }
-        if let Some(forwarded) = &mut self.forwarded
-            && let Some(model) = &mut forwarded.asked_model
-        {
+        if let Some((forwarded, sent)) = forwarded {
             let text = instead.as_deref().unwrap_or(body);
-            instead = model.on_body(text, end).or(instead);
-        }
-        let mut goes_on = true;
-        if let (Some(forwarded), Some(sent)) = (&mut self.forwarded, &self.sent)
-            && let Some(translated) = &mut forwarded.translated
-        {
+            instead = forwarded.rename(text, end).or(instead);
             let text = instead.as_deref().unwrap_or(body);
-            let holds = |size| worker.holds_answer(sent.try_id(), size);
-            instead = Some(match translated.on_body(text, end, holds) {
-                GoesOn::Bytes(bytes) => bytes,
-                GoesOn::Nothing => {
-                    goes_on = false;
-                    Vec::new()
-                }
-                GoesOn::All(status, bytes) => {
-                    if let Some(status) = status {
-                        let status = status.to_string();
-                        stream.set_header(Side::Answer, ":status", Some(status.as_bytes()));
-                    }
-                    bytes
-                }
-            });
+            if let Some(translated) = forwarded.translate(text, end, sent, worker, stream) {
+                (goes_on, instead) = (translated.goes_on, Some(translated.bytes));
+            }
         }
         let is_unwrapped = self.unwrapped.is_some();
         if let Some(text) = instead.as_deref().or(is_unwrapped.then_some(body)) {
@@ -558,28 +508,10 @@ impl AttemptStream {
         let (Some(forwarded), Some(sent)) = (self.forwarded.take(), &self.sent) else {
             return;
         };
-        let Forwarded {
-            mut record,
-            good,
-            answer,
-            ..
-        } = forwarded;
-        match answer {
-            Some(answer) => {
-                let metered = answer.finish(end, self.body.charged(sent.free));
-                if end && !metered.failed {
-                    sent.ended_well(worker);
-                }
-                record.metered(metered);
-            }
-            None => {
-                if end && good && sent.opaque {
-                    sent.ended_well(worker);
-                }
-                record.completeness = forwarding::completeness(end);
-            }
-        }
-        if !end && stream.as_ref().is_some_and(|stream| stream.caller_left()) {
+        let charged = self.body.charged(sent.free);
+        let left = !end && stream.as_ref().is_some_and(|stream| stream.caller_left());
+        let mut record = forwarded.finish(end, charged, sent, worker);
+        if left {
             record.left();
         }
         let record = record.ended(worker.now());
