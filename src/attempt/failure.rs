@@ -4,7 +4,7 @@
 use crate::{
     dialect::Dialect,
     gate::{Reply, refusal},
-    verdict::{Failure, Verdict},
+    verdict::{InnerError, Verdict},
 };
 
 /// Our own code for it, in a header. The one in the body is the platform's.
@@ -16,7 +16,7 @@ pub const CODE: &str = "latchkey_platform_failed";
 /// What the request itself did wrong stays in the stream that its caller asked for: there clients know the
 /// platform's code, and a repeat helps nobody.
 pub fn reply(
-    failure: &Failure,
+    failure: &InnerError,
     verdict: &Verdict,
     dialect: Dialect,
     lacks_stream: bool,
@@ -69,7 +69,7 @@ mod tests {
 
     const NOW: u64 = 1_790_000_000_000;
 
-    fn failure(dialect: Dialect, body: &str) -> Failure {
+    fn failure(dialect: Dialect, body: &str) -> InnerError {
         match Beginning::new(dialect, true).look(body.as_bytes(), true) {
             Look::Error(failure) => failure,
             other => panic!("{body}: {other:?}"),

@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_attempt_of_a_pass_is_the_escape() {
+    fn the_second_attempt_of_a_try_is_the_escape() {
         let count = |count| is_escape(&[(ATTEMPT_HEADER, count)].into_iter().collect());
         assert!(!count("1") && count("2"));
         assert!(!is_escape(&HeaderMap::default()));

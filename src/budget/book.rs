@@ -131,7 +131,7 @@ impl Book {
         }
         hold.bytes = hold.bytes.saturating_add(piece);
         hold.slices.push(piece);
-        self.settle(shared, context, now)
+        self.charge_growth(shared, context, now)
     }
 
     /// Holds `bytes` that the body of `context` was decoded to and a decoder of that size, in place of
@@ -158,7 +158,7 @@ impl Book {
         }
         let (key, before) = (hold.key, std::mem::take(&mut hold.decoder));
         self.give_back(key, before);
-        self.settle(shared, context, now)?;
+        self.charge_growth(shared, context, now)?;
         self.charge(shared, key, decoder, now)?;
         if let Some(hold) = self.holds.get_mut(&context) {
             hold.decoder = decoder;
@@ -256,7 +256,7 @@ impl Book {
     }
 
     /// Charges what `context` holds more than it was charged.
-    fn settle(
+    fn charge_growth(
         &mut self,
         shared: &mut impl SharedData,
         context: u32,

@@ -902,7 +902,7 @@ fn a_request_for_a_platform_goes_on_at_that_platform_alone() {
 }
 
 #[test]
-fn a_second_pass_knows_what_the_body_said() {
+fn a_second_try_knows_what_the_body_said() {
     let view = View::of(&mixed());
     let mut gate = Gate::default();
     let knowledge = knowing(Some(&view));

@@ -89,7 +89,7 @@ impl Entry {
     }
 
     /// The part of it that other Envoys are to know.
-    pub fn held(&self) -> Cooldown {
+    pub fn cooldown(&self) -> Cooldown {
         Cooldown {
             scope: self.scope.clone(),
             until: self.until,

@@ -282,49 +282,11 @@ impl Board {
         verdict: &Verdict,
         now: u64,
     ) -> Change {
-        let (kind, entry) = match verdict {
-            Verdict::Fine => return self.clear(account, witness.key, model, now),
-            Verdict::CallersFault => return Change::Nothing,
-            Verdict::CoolingDown {
-                scope,
-                until,
-                guessed,
-                reason,
-            } => {
-                let held = Cooldown {
-                    scope: scope.clone(),
-                    until: *until,
-                    guessed: *guessed,
-                    reason: reason.clone(),
-                    at: now,
-                };
-                let kind = guessed.then_some(Kind::Limit);
-                (kind, Entry::of(&account.id, held))
-            }
-            Verdict::CredentialExpired => {
-                let reason = Reason::known("credential_expired");
-                let entry = Entry {
-                    generation: Some(account.generation),
-                    ..Entry::guess(account, now, REFRESH_WAIT_MS, reason)
-                };
-                (Some(Kind::Expired), entry)
-            }
-            Verdict::Dead { reason } => {
-                let entry = Entry {
-                    generation: Some(account.generation),
-                    dead: true,
-                    ..Entry::guess(account, now, DEAD_MS, reason.clone())
-                };
-                (Some(Kind::Dead), entry)
-            }
-            Verdict::PlatformTrouble { until } => {
-                let reason = Reason::known("platform_trouble");
-                let entry = Entry {
-                    until: *until,
-                    ..Entry::guess(account, now, 0, reason)
-                };
-                (Some(Kind::Trouble), entry)
-            }
+        if *verdict == Verdict::Fine {
+            return self.clear(account, witness.key, model, now);
+        }
+        let Some((kind, entry)) = entry_of(account, verdict, now) else {
+            return Change::Nothing;
         };
         if self.says(account, &entry, now) {
             return Change::Nothing;
@@ -359,7 +321,8 @@ impl Board {
         let mut about = self.of(&account.id).iter();
         let old = about.find(|old| old.is_beside(new));
         old.is_some_and(|old| {
-            let stands = old.generation.is_none() && old.held().stands_against(&new.held(), now);
+            let stands =
+                old.generation.is_none() && old.cooldown().stands_against(&new.cooldown(), now);
             let is_guess = new.guessed && new.generation.is_none();
             let refused = is_guess && old.refuses(account, now);
             stands || refused || old.says_the_same_as(new, now)
@@ -462,12 +425,12 @@ impl Board {
             };
             let place = self.entries.iter_mut();
             match place.into_iter().find(|old| old.is_beside(&theirs)) {
-                Some(ours) if ours.held() == *held => {
+                Some(ours) if ours.cooldown() == *held => {
                     changed |= !ours.told;
                     ours.told = true;
                 }
                 // Of two that were learned at the same time the refresher's is everybody's.
-                Some(ours) if ours.at == held.at || ours.held().yields_to(held, now) => {
+                Some(ours) if ours.at == held.at || ours.cooldown().yields_to(held, now) => {
                     self.put(theirs, now);
                     changed = true;
                 }
@@ -561,6 +524,54 @@ impl<'a> From<&'a Suspicion> for Why<'a> {
             is_told: false,
         }
     }
+}
+
+/// Makes the entry by which `verdict` keeps requests away, and tells the kind of suspicion that it is first; none of
+/// what the platform itself set an end to. None at all where it says nothing against the account.
+fn entry_of(account: &Account, verdict: &Verdict, now: u64) -> Option<(Option<Kind>, Entry)> {
+    Some(match verdict {
+        Verdict::Fine | Verdict::CallersFault => return None,
+        Verdict::CoolingDown {
+            scope,
+            until,
+            guessed,
+            reason,
+        } => {
+            let cooldown = Cooldown {
+                scope: scope.clone(),
+                until: *until,
+                guessed: *guessed,
+                reason: reason.clone(),
+                at: now,
+            };
+            let kind = guessed.then_some(Kind::Limit);
+            (kind, Entry::of(&account.id, cooldown))
+        }
+        Verdict::CredentialExpired => {
+            let reason = Reason::known("credential_expired");
+            let entry = Entry {
+                generation: Some(account.generation),
+                ..Entry::guess(account, now, REFRESH_WAIT_MS, reason)
+            };
+            (Some(Kind::Expired), entry)
+        }
+        Verdict::Dead { reason } => {
+            let entry = Entry {
+                generation: Some(account.generation),
+                dead: true,
+                ..Entry::guess(account, now, DEAD_MS, reason.clone())
+            };
+            (Some(Kind::Dead), entry)
+        }
+        Verdict::PlatformTrouble { until } => {
+            let reason = Reason::known("platform_trouble");
+            let entry = Entry {
+                until: *until,
+                ..Entry::guess(account, now, 0, reason)
+            };
+            (Some(Kind::Trouble), entry)
+        }
+    })
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub const RESET_MOVED_MS: u64 = 60_000;
 
 /// The windows of one account, and when they were reported.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Known {
+pub struct KnownQuota {
     /// The time of the report, in Unix milliseconds.
     pub at: u64,
     /// The windows, at most [`MAX_WINDOWS`], each name once. None where what was known was forgotten.
@@ -51,7 +51,7 @@ pub struct Outlook {
 }
 
 /// The accounts of one bucket.
-pub type Bucket = BTreeMap<Id, Known>;
+pub type Bucket = BTreeMap<Id, KnownQuota>;
 
 /// The copy of the quotas that one VM has.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -79,7 +79,7 @@ pub fn encode(bucket: &Bucket) -> Vec<u8> {
 }
 
 /// Puts what is known of an account into its bucket.
-pub fn put(bucket: &mut Bucket, account: &Id, known: Known) {
+pub fn put(bucket: &mut Bucket, account: &Id, known: KnownQuota) {
     if bucket.len() >= MAX_BUCKET_ACCOUNTS && !bucket.contains_key(account) {
         let oldest = bucket.iter().min_by_key(|(_, known)| known.at);
         if let Some(id) = oldest.map(|(id, _)| id.clone()) {
@@ -89,9 +89,9 @@ pub fn put(bucket: &mut Bucket, account: &Id, known: Known) {
     bucket.insert(account.clone(), known);
 }
 
-// === impl Known ===
+// === impl KnownQuota ===
 
-impl Known {
+impl KnownQuota {
     /// Makes the quota that an answer at `now` reported.
     pub fn new(mut windows: Vec<Window>, now: u64) -> Self {
         windows.truncate(MAX_WINDOWS);
@@ -167,12 +167,12 @@ impl Quotas {
     }
 
     /// Returns what is known of an account.
-    pub fn of(&self, account: &Id) -> Option<&Known> {
+    pub fn of(&self, account: &Id) -> Option<&KnownQuota> {
         self.0.get(bucket_of(account))?.get(account)
     }
 
     /// Lists every account of which anything is known, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&Id, &Known)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Id, &KnownQuota)> {
         self.0.iter().flatten()
     }
 
@@ -247,8 +247,8 @@ mod tests {
         }
     }
 
-    fn known(at: u64, windows: &[Window]) -> Known {
-        Known::new(windows.to_vec(), at)
+    fn known(at: u64, windows: &[Window]) -> KnownQuota {
+        KnownQuota::new(windows.to_vec(), at)
     }
 
     #[test]
@@ -267,7 +267,7 @@ mod tests {
         assert_eq!(at(1), (Some(10.0), Some(5 * HOUR)));
         assert_eq!(at(5 * HOUR), (Some(60.0), Some(100 * HOUR)));
         assert_eq!(at(100 * HOUR), (Some(100.0), None));
-        assert_eq!(Known::default().outlook(1), Outlook::default());
+        assert_eq!(KnownQuota::default().outlook(1), Outlook::default());
     }
 
     #[test]

@@ -336,7 +336,7 @@ fn an_account_that_is_found_alive_is_no_longer_suspected_to_be_dead() {
 #[test]
 fn what_comes_back_from_the_refresher_changes_nothing_more() {
     let (mut board, account) = board_of(&limited(50_000, true));
-    let own = board.entries[0].held();
+    let own = board.entries[0].cooldown();
     assert_eq!(board.untold(2_000, 3_000).count(), 1);
     let echo = health(&[own], 0);
     assert!(board.take(&echo, 2_000), "it is marked as told");

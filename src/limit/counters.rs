@@ -29,7 +29,7 @@ pub struct Used {
 
 /// A stretch of time and what was used in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Window {
+pub struct Period {
     /// Its first millisecond, Unix time.
     pub start: u64,
     /// The first one after it.
@@ -44,9 +44,9 @@ pub struct Window {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     /// The minute.
-    pub minute: Window,
+    pub minute: Period,
     /// The day.
-    pub day: Window,
+    pub day: Period,
     /// The requests under way through other Envoys.
     pub others_streams: u64,
     /// The time at which the refresher last told of the others, in Unix milliseconds; 0 for never.
@@ -84,17 +84,17 @@ impl Used {
     }
 }
 
-// === impl Window ===
+// === impl Period ===
 
-impl Window {
+impl Period {
     /// Through every Envoy.
     pub fn used(&self) -> Used {
         self.own.plus(self.others)
     }
 
-    /// Moves on to the window of `length` that `now` is in. What was used is forgotten only when
-    /// its window has ended: a clock set back by little leaves the window as it is, and one set
-    /// back by more than a window gives it an end near enough to wait for, but no new budget.
+    /// Moves on to the period of `length` that `now` is in. What was used is forgotten only when
+    /// its period has ended: a clock set back by little leaves the period as it is, and one set
+    /// back by more than a period gives it an end near enough to wait for, but no new budget.
     fn roll(&mut self, now: u64, length: u64) {
         let aligned = |from: u64| {
             let whole = now.saturating_sub(from).checked_div(length);
@@ -120,7 +120,7 @@ impl Window {
         }
     }
 
-    /// Takes what the others used in the window that starts at `start`. Within a window they
+    /// Takes what the others used in the period that starts at `start`. Within a period they
     /// never use less: a refresher that has just started does not know of all of them.
     fn learn(&mut self, start: u64, others: Used) {
         if self.start == start {
@@ -246,7 +246,7 @@ impl Counters {
     }
 
     /// Takes what the refresher says at `now` about the others, in answer to what was sent at
-    /// `asked_at`. What does not belong to the windows of now is passed over.
+    /// `asked_at`. What does not belong to the periods of now is passed over.
     pub fn learn(&mut self, said: &super::settle::Said, asked_at: u64, now: u64) {
         self.roll(now);
         let (start, end) = (said.day.start, said.day.end);
@@ -266,12 +266,12 @@ impl Counters {
     /// Its bytes: numbers of seven bits a byte, the lowest first.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(96);
-        for window in [&self.minute, &self.day] {
-            let length = window.end.saturating_sub(window.start);
-            for number in [window.start, length] {
+        for period in [&self.minute, &self.day] {
+            let length = period.end.saturating_sub(period.start);
+            for number in [period.start, length] {
                 put(&mut bytes, number);
             }
-            for used in [window.own, window.others] {
+            for used in [period.own, period.others] {
                 put(&mut bytes, used.requests);
                 put(&mut bytes, used.tokens);
             }
@@ -290,7 +290,7 @@ impl Counters {
     /// Reads [`Counters::encode`]'s bytes.
     pub fn decode(mut bytes: &[u8]) -> Option<Self> {
         let rest = &mut bytes;
-        let (minute, day) = (window(rest)?, window(rest)?);
+        let (minute, day) = (period(rest)?, period(rest)?);
         let mut counters = Self {
             minute,
             day,
@@ -310,7 +310,7 @@ impl Counters {
     }
 }
 
-fn window(rest: &mut &[u8]) -> Option<Window> {
+fn period(rest: &mut &[u8]) -> Option<Period> {
     let (start, length) = (take(rest)?, take(rest)?);
     let mut used = || {
         Some(Used {
@@ -318,7 +318,7 @@ fn window(rest: &mut &[u8]) -> Option<Window> {
             tokens: take(rest)?,
         })
     };
-    Some(Window {
+    Some(Period {
         start,
         end: start.saturating_add(length),
         own: used()?,
@@ -442,8 +442,8 @@ mod tests {
     }
 
     fn any_counters() -> impl Strategy<Value = Counters> {
-        let window = || {
-            any::<[u32; 6]>().prop_map(|[start, length, a, b, c, d]| Window {
+        let period = || {
+            any::<[u32; 6]>().prop_map(|[start, length, a, b, c, d]| Period {
                 start: u64::from(start) << 20,
                 end: (u64::from(start) << 20) + u64::from(length),
                 own: Used {
@@ -458,7 +458,7 @@ mod tests {
         };
         let lease = any::<[u64; 3]>().prop_map(|[vm, streams, until]| Lease { vm, streams, until });
         let leases = prop::collection::vec(lease, 0..5);
-        (window(), window(), any::<[u64; 3]>(), leases).prop_map(|(minute, day, rest, leases)| {
+        (period(), period(), any::<[u64; 3]>(), leases).prop_map(|(minute, day, rest, leases)| {
             Counters {
                 minute,
                 day,
@@ -487,8 +487,8 @@ mod tests {
             }
         }
 
-        /// Whatever the clock does, a budget comes back only when the end of its window was
-        /// reached, and that end is never further off than two windows.
+        /// Whatever the clock does, a budget comes back only when the end of its period was
+        /// reached, and that end is never further off than two periods.
         #[test]
         fn a_clock_that_jumps_gives_no_new_budget(
             start in NOON..NOON + DAY_MS,

@@ -16,12 +16,12 @@
 //! that runs again keeps its place at its key, counts there once, and takes anew at its next account.
 //!
 //! **Several Envoys.** Each second the VM that has the lease tells the refresher what its Envoy
-//! counted, and hears what the others did ([`settle`]). Numbers are sums within a window, so a
+//! counted, and hears what the others did ([`settle`]). Numbers are sums within a period, so a
 //! message that is lost, late or repeated changes nothing. Where the refresher is away, an Envoy
 //! counts by itself.
 //!
-//! **Windows.** A minute is that of the clock and a day the operator's, so a refusal's `retry-after`
-//! is true and all Envoys mean the same window. A clock that jumps gives no new budget.
+//! **Periods.** A minute is that of the clock and a day the operator's, so a refusal's `retry-after`
+//! is true and all Envoys mean the same period. A clock that jumps gives no new budget.
 //!
 //! **What may pass beyond a limit**, with `r` requests a second at one Envoy:
 //! - Of tokens, what requests use that were under way when the limit was reached: a request's tokens
@@ -52,7 +52,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::limiter::{Denied, Place};
 pub use self::{
-    counters::{Counters, LEASE_MS, Used, Window},
+    counters::{Counters, LEASE_MS, Period, Used},
     limiter::{Limiter, RENEW_MS, limited},
 };
 use crate::id::Id;

@@ -1,12 +1,12 @@
 //! The counts that the Envoys tell the refresher, and its answer: `POST /counts`.
 //!
-//! The counts of a window are cumulative, and an answer gives sums of the others: a message that
+//! The counts of a period are cumulative, and an answer gives sums of the others: a message that
 //! is lost, late or repeated changes nothing.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Counters, Subject, Used, Window,
+    Counters, Period, Subject, Used,
     table::{self, Changed},
 };
 use crate::{deadline::Deadline, host::SharedData};
@@ -94,11 +94,11 @@ impl Span {
         }
     }
 
-    /// A window's bounds with these counts.
-    pub fn of(window: &Window, used: Used) -> Self {
+    /// A period's bounds with these counts.
+    pub fn of(period: &Period, used: Used) -> Self {
         Self {
-            start: window.start,
-            end: window.end,
+            start: period.start,
+            end: period.end,
             requests: used.requests,
             tokens: used.tokens,
         }

@@ -70,7 +70,7 @@ pub struct Rooms {
 
 /// A record for which its bucket has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoRoom;
+pub struct BucketFull;
 
 // === impl Head ===
 
@@ -195,9 +195,9 @@ impl<'a> Bucket<'a> {
     /// Puts `line`, which is `record` serialised, in the place of what had its key.
     ///
     /// # Errors
-    /// [`NoRoom`] where the bucket would be above [`MAX_BUCKET_BYTES`]. What had its key is out of
+    /// [`BucketFull`] where the bucket would be above [`MAX_BUCKET_BYTES`]. What had its key is out of
     /// date, and gone.
-    pub fn apply(&mut self, record: &'a Record, line: &'a [u8]) -> Result<(), NoRoom> {
+    pub fn apply(&mut self, record: &'a Record, line: &'a [u8]) -> Result<(), BucketFull> {
         let (kind, id) = record.key();
         let id = id.as_str();
         if let Some(old) = self.lines.remove(&(kind, id)) {
@@ -207,7 +207,7 @@ impl<'a> Bucket<'a> {
             return Ok(());
         }
         if self.bytes.saturating_add(content_bytes(id, line.len())) > MAX_BUCKET_BYTES {
-            return Err(NoRoom);
+            return Err(BucketFull);
         }
         self.insert(kind, id, line);
         Ok(())
@@ -239,8 +239,8 @@ impl Rooms {
     /// Puts `record`, whose line has so many bytes, in the place of what had its key.
     ///
     /// # Errors
-    /// [`NoRoom`], as [`Bucket::apply`] has it.
-    pub fn put(&mut self, record: &Record, line_bytes: usize) -> Result<(), NoRoom> {
+    /// [`BucketFull`], as [`Bucket::apply`] has it.
+    pub fn put(&mut self, record: &Record, line_bytes: usize) -> Result<(), BucketFull> {
         let (kind, id) = record.key();
         // An account's health goes elsewhere.
         let Some(held) = self.bytes.get_mut(bucket_of(kind, id)) else {
@@ -257,7 +257,7 @@ impl Rooms {
         }
         let bytes = content_bytes(id.as_str(), line_bytes);
         if held.saturating_add(bytes) > MAX_BUCKET_BYTES {
-            return Err(NoRoom);
+            return Err(BucketFull);
         }
         *held = held.saturating_add(bytes);
         self.records.insert(key, bytes);
@@ -380,9 +380,9 @@ mod tests {
         assert_eq!(bucket.apply(first, &half), Ok(()));
         assert_eq!(bucket.apply(second, &half), Ok(()));
         assert_eq!(bucket.bytes, MAX_BUCKET_BYTES);
-        assert_eq!(bucket.apply(third, &more), Err(NoRoom));
+        assert_eq!(bucket.apply(third, &more), Err(BucketFull));
         let larger = [&half[..], &more].concat();
-        assert_eq!(bucket.apply(second, &larger), Err(NoRoom));
+        assert_eq!(bucket.apply(second, &larger), Err(BucketFull));
         assert_eq!(bucket.records().collect::<Vec<_>>(), [&half]);
         assert_eq!(bucket.apply(third, &more), Ok(()));
         assert_eq!(bucket.bytes, bucket.encode().len());

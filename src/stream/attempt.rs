@@ -23,7 +23,7 @@ use crate::{
     host::{Action, Host, Side, Stream},
     label::ModelName,
     request::record,
-    verdict::{Beginning, ErrorBody, Failure, Look},
+    verdict::{Beginning, ErrorBody, InnerError, Look},
     worker::Worker,
 };
 
@@ -61,7 +61,7 @@ enum Outcome {
     /// Its status says an error.
     Error(ErrorBody),
     /// It is an error inside of HTTP 200.
-    Failed(Failure),
+    Failed(InnerError),
     /// It ended without content and without an error.
     Empty,
     /// It is that of another model than was asked for: this one, if it is named.

@@ -52,7 +52,7 @@ impl Follower {
             self.loaded = None;
         }
         self.follow(shared);
-        self.held()
+        self.current()
     }
 
     /// Takes note of what moved. Costs one small read where nothing did.
@@ -74,7 +74,7 @@ impl Follower {
     }
 
     /// The view as it was last read.
-    pub fn held(&self) -> Option<&View> {
+    pub fn current(&self) -> Option<&View> {
         self.ready.then_some(&self.view)
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{board::update_head, report::Report};
 use crate::{
     deadline::Deadline,
-    health::quota::{BUCKETS, Index, Known, PAUSE_MS, Quotas, bucket_of, decode, encode, put},
+    health::quota::{BUCKETS, Index, KnownQuota, PAUSE_MS, Quotas, bucket_of, decode, encode, put},
     host::{Changed, SharedData, shared_key},
     id::Id,
     known,
@@ -35,7 +35,7 @@ pub fn prepare(shared: &mut impl SharedData) {
 }
 
 /// Notes what an answer reported of `account`, where it is news; whether it was.
-pub fn note(shared: &mut impl SharedData, account: &Id, known: &Known) -> bool {
+pub fn note(shared: &mut impl SharedData, account: &Id, known: &KnownQuota) -> bool {
     change(shared, bucket_of(account), |held| {
         let old = held.get(account).cloned().unwrap_or_default();
         let is_news = old.is_news(known);
@@ -58,9 +58,9 @@ pub fn take<'a>(shared: &mut impl SharedData, health: impl Iterator<Item = &'a H
             for health in &news {
                 let at = held.get(&health.id).map_or(0, |known| known.at);
                 let theirs = if health.windows_at > health.reset_at {
-                    Known::new(health.windows.clone(), health.windows_at)
+                    KnownQuota::new(health.windows.clone(), health.windows_at)
                 } else {
-                    Known::new(Vec::new(), health.reset_at)
+                    KnownQuota::new(Vec::new(), health.reset_at)
                 };
                 if theirs.at > at {
                     put(held, &health.id, theirs);
@@ -193,14 +193,14 @@ mod tests {
         Id::try_from(name).unwrap()
     }
 
-    fn known(at: u64, used_percent: f64) -> Known {
+    fn known(at: u64, used_percent: f64) -> KnownQuota {
         let window = Window {
             name: "5h".try_into().unwrap(),
             used_percent,
             resets_at: Some(1_000_000),
             exhausted: false,
         };
-        Known::new(vec![window], at)
+        KnownQuota::new(vec![window], at)
     }
 
     fn health(name: &str, windows_at: u64, used_percent: f64, reset_at: u64) -> Health {
@@ -261,7 +261,10 @@ mod tests {
         assert_eq!(after(&mut shared, health("acc_1", 50, 1.0, 0)), Some(50));
         assert_eq!(after(&mut shared, health("acc_1", 40, 9.0, 0)), Some(50));
         assert_eq!(after(&mut shared, health("acc_1", 50, 1.0, 70)), Some(70));
-        assert_eq!(quotas.of(&id("acc_1")), Some(&Known::new(Vec::new(), 70)));
+        assert_eq!(
+            quotas.of(&id("acc_1")),
+            Some(&KnownQuota::new(Vec::new(), 70))
+        );
     }
 
     #[test]

@@ -86,7 +86,7 @@ fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
     };
     let mut quotas = quota::Bucket::new();
     let id = Id::try_from("acc_1").unwrap();
-    quota::put(&mut quotas, &id, quota::Known::new(vec![window], NOW));
+    quota::put(&mut quotas, &id, quota::KnownQuota::new(vec![window], NOW));
     assert_eq!(quota::encode(&quotas), br#"{"acc_1":{"at":1790000000000,"windows":[{"name":"5h","used_percent":50.0,"resets_at":1790000000000,"exhausted":false}]}}"#);
 
     let mut counters = Counters::default();
@@ -191,7 +191,7 @@ fn a_snapshot_of_two_pages_then_deltas_reach_a_view() {
 fn what_was_read_serves_for_a_moment_unless_this_vm_wrote() {
     let mut shared = prepared();
     let mut follower = Follower::default();
-    let seen = |follower: &Follower| follower.held().map(|view| view.count(Kind::Account));
+    let seen = |follower: &Follower| follower.current().map(|view| view.count(Kind::Account));
     let add = |shared: &mut FakeSharedData, revision| {
         let (reset, records) = (revision == 1, [account(&format!("acc_{revision}"))]);
         let span = (revision - 1, revision);
@@ -424,7 +424,7 @@ fn who_serves_nobody_holds_nothing_and_sees_damage() {
     let start = page(FIRST, true, (0, 1), false, &[account("acc_1")]);
     publish::apply(&mut shared, &start, NOW).unwrap();
     follower.follow(&shared);
-    assert!(follower.held().is_none() && !follower.is_torn());
+    assert!(follower.current().is_none() && !follower.is_torn());
     let more = page(FIRST, false, (1, 2), false, &[account("acc_2")]);
     publish::apply(&mut shared, &more, NOW).unwrap();
     let (kind, id) = (Kind::Account, Id::try_from("acc_2").unwrap());
@@ -432,14 +432,14 @@ fn who_serves_nobody_holds_nothing_and_sees_damage() {
     let (good, _) = shared.read(&key).unwrap();
     shared.write(&key, b"aacc_2 {\"account\":");
     follower.follow(&shared);
-    assert!(follower.held().is_none() && follower.is_torn());
+    assert!(follower.current().is_none() && follower.is_torn());
     shared.write(&key, &good);
     let view = follower.view(&shared).unwrap();
     assert!(view.account("acc_1").is_some() && view.account("acc_2").is_some());
     let less = page(FIRST, false, (2, 3), false, &[removed("acc_1")]);
     publish::apply(&mut shared, &less, NOW).unwrap();
     follower.follow(&shared);
-    let view = follower.held().unwrap();
+    let view = follower.current().unwrap();
     assert!(view.account("acc_1").is_none(), "it goes on serving");
 }
 
@@ -594,7 +594,7 @@ fn an_echo_is_no_news() {
     ));
     let echo = Record::Health(crate::snapshot::Health {
         id: account.id.clone(),
-        entries: vec![said[0].held()],
+        entries: vec![said[0].cooldown()],
         windows: Vec::new(),
         windows_at: 0,
         reset_at: 0,

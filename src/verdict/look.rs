@@ -61,12 +61,12 @@ pub enum Look {
     /// The answer is at its end, and had no content and no error.
     Empty,
     /// The answer is this error; not a byte of content has come.
-    Error(Failure),
+    Error(InnerError),
 }
 
 /// An error inside an answer of HTTP 200. `Debug` shows no word of the platform's.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct InnerError {
     /// The error.
     pub error: ErrorBody,
     /// The failure came as an event of a stream.
@@ -122,9 +122,9 @@ struct Events {
     data: Brief,
 }
 
-// === impl Failure ===
+// === impl InnerError ===
 
-impl Failure {
+impl InnerError {
     fn new(error: ErrorBody, said: &[u8], in_events: bool) -> Self {
         let said = said.to_vec();
         Self {
@@ -171,9 +171,9 @@ impl Failure {
     }
 }
 
-impl fmt::Debug for Failure {
+impl fmt::Debug for InnerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Failure")
+        f.debug_struct("InnerError")
             .field("error", &self.error)
             .finish_non_exhaustive()
     }
@@ -381,7 +381,7 @@ enum Sign {
     Content,
     /// The answer has ended.
     End,
-    Failure(Failure),
+    Failure(InnerError),
 }
 
 impl Sign {
@@ -404,7 +404,7 @@ impl Sign {
         let fails =
             |name: &[u8]| matches!(format.event(name), EventKind::Error | EventKind::Failed);
         if names.into_iter().any(fails) {
-            return Self::Failure(Failure::new(ErrorBody::read(data), data, true));
+            return Self::Failure(InnerError::new(ErrorBody::read(data), data, true));
         }
         if names.into_iter().any(|name| format.announces(name)) {
             return Self::Announcement;
@@ -413,7 +413,7 @@ impl Sign {
             return Self::End;
         }
         match json_answer(data, true) {
-            Look::Error(failure) => Self::Failure(Failure {
+            Look::Error(failure) => Self::Failure(InnerError {
                 in_events: true,
                 ..failure
             }),
@@ -515,7 +515,7 @@ fn answer_by_all(body: &[u8], end: bool) -> Look {
     let read = (&mut peek).deserialize(&mut json(body));
     match (peek.decision, read) {
         (Some(None), _) => Look::Fine,
-        (Some(Some(error)), _) => Look::Error(Failure::new(error, body, false)),
+        (Some(Some(error)), _) => Look::Error(InnerError::new(error, body, false)),
         (None, Err(error)) if error.is_eof() => match end {
             true => Look::Empty,
             false => Look::NeedMore,

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     body::{ErrorBody, MAX_BODY_BYTES},
     judge::{Answer, judge},
-    look::{Beginning, Failure, Look, MAX_LOOK_BYTES, failure},
+    look::{Beginning, InnerError, Look, MAX_LOOK_BYTES, failure},
     quota::Quota,
     rule::Rule,
 };

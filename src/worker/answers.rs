@@ -4,7 +4,7 @@ use super::{Settings, Worker, knowledge};
 use crate::{
     attempt::{blames_request, is_posted, is_refreshable, is_worth_another, may_blame},
     header::HeaderText,
-    health::{Change, MAX_ENTRIES, Striker, Witness, quota::Known},
+    health::{Change, MAX_ENTRIES, Striker, Witness, quota::KnownQuota},
     host::Host,
     id::Id,
     label::ModelName,
@@ -69,7 +69,7 @@ impl<H: Host> Worker<H> {
 
     /// Takes what an answer says of an account's windows.
     pub fn quota(&mut self, account: &Account, quota: Quota) {
-        let known = Known::new(quota.windows, self.host.recently());
+        let known = KnownQuota::new(quota.windows, self.host.recently());
         let held = self.follower.board().quotas().of(&account.id);
         // What this VM has read may be old, but not so that it takes every answer for news.
         if held.is_none_or(|held| held.is_news(&known)) && !known.windows.is_empty() {
@@ -207,7 +207,7 @@ impl<H: Host> Worker<H> {
         let Some(unable) = carried.unable.as_ref().filter(|_| !carried.blames) else {
             return;
         };
-        let view = self.follower.held();
+        let view = self.follower.current();
         let account = view.and_then(|view| view.account(unable.as_str()).cloned());
         let model = model(carried).and_then(|model| ModelName::try_from(model).ok());
         if let (Some(account), Some(model)) = (account, model) {
@@ -265,7 +265,7 @@ impl<H: Host> Worker<H> {
     /// Writes a verdict to the board, and reports what it changes for requests.
     fn note(&mut self, account: &Account, carried: &Carried, verdict: &Verdict) {
         let (now, mut change) = (self.host.recently(), Change::Nothing);
-        let keys = self.follower.held().map(|view| view.count(Kind::Key));
+        let keys = self.follower.current().map(|view| view.count(Kind::Key));
         let witness = Witness {
             key: Striker::of(&carried.key),
             alone: keys == Some(1),

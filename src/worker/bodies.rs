@@ -22,7 +22,7 @@ impl<H: Host> Worker<H> {
     /// # Errors
     /// The answer.
     pub fn let_in(&mut self, context: u32, request: &Request) -> Result<(), Reply> {
-        let view = self.follower.held();
+        let view = self.follower.current();
         let Some(key) = view.and_then(|view| request.client_key(view)) else {
             return Ok(());
         };
@@ -43,7 +43,7 @@ impl<H: Host> Worker<H> {
             self.book.again(carried.try_id.context, context);
             return Ok(());
         }
-        let Some(key) = request.key_id(self.follower.held()) else {
+        let Some(key) = request.key_id(self.follower.current()) else {
             return Ok(());
         };
         let now = self.host.recently();
@@ -115,7 +115,7 @@ impl<H: Host> Worker<H> {
     /// Has the body of a request wait for its turn to be decoded on. Returns true if it keeps its
     /// decoder until then.
     pub fn keeps_decoding(&mut self, context: u32, request: &Request) -> bool {
-        let key = request.key_id(self.follower.held());
+        let key = request.key_id(self.follower.current());
         let keeps = self.decoding.keeps(context, key);
         self.decoding.insert(context, key, keeps);
         keeps
@@ -124,7 +124,7 @@ impl<H: Host> Worker<H> {
     /// Returns true if the body of a request may be decoded in this callback. Else has it wait for
     /// its turn.
     pub fn may_decode(&mut self, context: u32, request: &Request) -> bool {
-        let key = request.key_id(self.follower.held());
+        let key = request.key_id(self.follower.current());
         let may = self.decoding.may_decode(context, key);
         if !may {
             self.decoding.insert(context, key, false);
@@ -134,13 +134,13 @@ impl<H: Host> Worker<H> {
 
     /// Counts the time that the decoding of a request's body took.
     pub fn spend(&mut self, request: &Request, milliseconds: u64) {
-        let key = request.key_id(self.follower.held());
+        let key = request.key_id(self.follower.current());
         self.decoding.spend(key, milliseconds);
     }
 
     /// Counts a request whose body is refused in its key's minute.
     pub fn count_refused(&mut self, context: u32, request: &Request) {
-        let view = self.follower.held();
+        let view = self.follower.current();
         if let Some(key) = view.and_then(|view| request.client_key(view)) {
             let now = self.host.recently();
             self.limiter

@@ -117,7 +117,7 @@ struct Sync {
 fn knowledge<'a>(follower: &'a Follower, limiter: &'a Limiter, now: u64) -> Knowledge<'a> {
     Knowledge {
         is_confirmed: true,
-        view: follower.held(),
+        view: follower.current(),
         board: follower.board(),
         full: limiter.full(),
         now,
@@ -303,7 +303,7 @@ impl<H: Host> Worker<H> {
     /// Returns true if a request has to wait until there is a snapshot, and may. `is_new`: it has just come.
     pub fn awaits_snapshot(&mut self, context: u32, request: &Request, is_new: bool) -> bool {
         let now = self.look();
-        if self.follower.held().is_some() || !request.presents_key() {
+        if self.follower.current().is_some() || !request.presents_key() {
             self.starting.remove(context);
             return false;
         }
@@ -367,7 +367,7 @@ impl<H: Host> Worker<H> {
     /// ends.
     pub fn decide(&mut self, context: u32, request: &Request) -> Decision {
         let now = self.look();
-        let key = request.key_id(self.follower.held()).cloned();
+        let key = request.key_id(self.follower.current()).cloned();
         let Settings {
             refresh_wait,
             throttle_wait,
@@ -388,7 +388,7 @@ impl<H: Host> Worker<H> {
         let asked = Asked {
             context,
             last_try: request.carried(),
-            view: self.follower.held(),
+            view: self.follower.current(),
             now,
             looks_again: self.waiting.looks_again(context),
         };
@@ -504,7 +504,7 @@ impl<H: Host> Worker<H> {
 
     /// Counts the tokens of a request that has ended, where its key or its account has limits.
     fn charge(&mut self, record: &Record, try_id: TryId, tokens: u64) {
-        let Some(view) = self.follower.held().filter(|_| tokens > 0) else {
+        let Some(view) = self.follower.current().filter(|_| tokens > 0) else {
             return;
         };
         let account = record.account.as_ref();
@@ -574,8 +574,8 @@ impl<H: Host> Worker<H> {
 
     /// Returns the view that the gate used; reads it anew where this VM has none.
     fn view(&mut self) -> Option<&View> {
-        if self.follower.held().is_some() {
-            return self.follower.held();
+        if self.follower.current().is_some() {
+            return self.follower.current();
         }
         self.follower.view(&self.host)
     }

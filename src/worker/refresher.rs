@@ -64,7 +64,7 @@ impl<H: Host> Worker<H> {
             poll = sync.poller.poll(&self.host, now);
             self.follower.follow(&self.host);
             // Who has no view does not know.
-            if self.follower.held().is_none_or(View::has_limits) {
+            if self.follower.current().is_none_or(View::has_limits) {
                 counts = sync.settler.next(&mut self.host, now);
             }
             self.tell();

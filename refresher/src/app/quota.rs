@@ -1,7 +1,7 @@
 //! The quota of an account in one form, whoever told it: answers to requests, the platform when it was asked, or who set
 //! a limit for each day: the operator, or else the platform's profile.
 
-use latchkey::health::quota::Known;
+use latchkey::health::quota::KnownQuota;
 use latchkey::verdict::quota::Window;
 use serde::Serialize;
 
@@ -55,7 +55,7 @@ impl Source {
 }
 
 /// Every window of an account: what is `known`, what its platform said when it was `asked`, and the day of its limits.
-pub(super) fn of(known: Known, asked: Option<Asked>, limits: &Limits) -> Vec<Quota> {
+pub(super) fn of(known: KnownQuota, asked: Option<Asked>, limits: &Limits) -> Vec<Quota> {
     let (said, said_at) = asked.map_or_else(Default::default, |asked| {
         (asked.figures, u64::try_from(asked.at.0).unwrap_or_default())
     });
@@ -156,7 +156,7 @@ mod tests {
             at: UnixMillis(100),
         };
         // An answer said more of the five hours since; the week is as the platform said.
-        let known = Known {
+        let known = KnownQuota {
             at: 150,
             windows: vec![window("5h", 41.0), window("7d", 12.0)],
         };
@@ -179,6 +179,6 @@ mod tests {
             (&json["left"], &json["name"]),
             (&49.5.into(), &"balance".into())
         );
-        assert_eq!(of(Known::default(), None, &Limits::default()), []);
+        assert_eq!(of(KnownQuota::default(), None, &Limits::default()), []);
     }
 }

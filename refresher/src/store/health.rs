@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use latchkey::health::{MAX_ACCOUNT_ENTRIES, quota::Known};
+use latchkey::health::{MAX_ACCOUNT_ENTRIES, quota::KnownQuota};
 use latchkey::id::Id;
 use latchkey::label::ModelName;
 use latchkey::snapshot::{self, Cooldown, Record};
@@ -35,7 +35,7 @@ pub struct Health {
     /// Its cooldowns, one for each scope. Some may have ended.
     pub entries: Vec<Cooldown>,
     /// The windows of its quota, and the time at which they were reported.
-    pub quota: Known,
+    pub quota: KnownQuota,
     /// Nothing that was learned until then counts.
     reset_at: u64,
     /// No guess about all of the account that was learned until then counts.
@@ -124,7 +124,7 @@ impl Health {
                 self.entries.len() != before
             }
             Report::Quota { windows, at, .. } => {
-                let newer = Known::new(windows.clone(), *at);
+                let newer = KnownQuota::new(windows.clone(), *at);
                 let is_newer = *at > self.quota.at.max(self.reset_at);
                 if is_newer {
                     self.quota = self.quota.merged(&newer);
@@ -260,7 +260,7 @@ impl From<HealthRow> for Health {
     fn from(row: HealthRow) -> Health {
         Health {
             entries: Vec::new(),
-            quota: Known {
+            quota: KnownQuota {
                 at: row.windows_at,
                 windows: row.windows,
             },

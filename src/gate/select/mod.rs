@@ -421,7 +421,7 @@ pub(super) mod fixture {
                 exhausted: *left == 0.0,
             };
             let bucket = &mut buckets[quota::bucket_of(&id)];
-            quota::put(bucket, &id, quota::Known::new(vec![window], 0));
+            quota::put(bucket, &id, quota::KnownQuota::new(vec![window], 0));
         }
         let mut board = Board::new();
         for (number, bucket) in buckets.into_iter().enumerate() {

@@ -175,8 +175,8 @@ proptest! {
                 }
                 most_open = most_open.max(open.len() as u64);
                 for ended in open.extract_if(.., |one| one.envoy == n && one.until <= step) {
-                    let pass = envoy.limiter.try_id(ended.context);
-                    envoy.limiter.charge(&mut envoy.shared, pass, &limited, used, now + 2);
+                    let try_id = envoy.limiter.try_id(ended.context);
+                    envoy.limiter.charge(&mut envoy.shared, try_id, &limited, used, now + 2);
                     envoy.limiter.release(&mut envoy.shared, ended.context, now + 2);
                     charged += used;
                 }
