@@ -253,6 +253,12 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         }
         Fault::LoginFailed => "log in again, and finish it within a few minutes".to_owned(),
         Fault::WayClosed => "log in another way: --paste".to_owned(),
+        Fault::KeysAlone { platform } => {
+            format!("its accounts are API keys: refresher accounts add NAME --platform {platform}")
+        }
+        Fault::ImportsAlone => "take one over: refresher import".to_owned(),
+        Fault::NoSuchWay => "leave the flag out".to_owned(),
+        Fault::NeedsClient => "give --client-id".to_owned(),
         Fault::NoWayOut => {
             "say which account it is with --name, or the way out with --proxy".to_owned()
         }

@@ -273,6 +273,17 @@ pub enum Fault {
     LoginFailed,
     /// That way to log in is turned off at the platform.
     WayClosed,
+    /// A platform has no logins; its accounts are API keys.
+    KeysAlone {
+        /// The platform.
+        platform: String,
+    },
+    /// The logins of a platform are made by other programs, in files.
+    ImportsAlone,
+    /// A platform does not offer the way to log in that was asked for.
+    NoSuchWay,
+    /// The accounts of a platform bring OAuth clients of their own, and none was named.
+    NeedsClient,
     /// A login does not say which account it is for, and some of its platform's leave by proxies of their own.
     NoWayOut,
     /// The platform's accounts work in no projects.

@@ -22,7 +22,7 @@ pub struct Error {
 }
 
 /// A result of an operation.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An error that says `sentence`.
@@ -332,6 +332,7 @@ impl Faulty for login::Error {
             }
             login::Error::DeviceOff => Fault::WayClosed,
             login::Error::Http(error) => error.fault(),
+            login::Error::Session(error) => error.fault(),
             login::Error::Redirect(_) => Fault::Invalid,
         }
     }
@@ -359,6 +360,7 @@ impl Faulty for login::finish::Error {
     fn fault(&self) -> Fault {
         match self {
             login::finish::Error::Login(error) => error.fault(),
+            login::finish::Error::Setup(error) => error.fault(),
             login::finish::Error::OtherAccount { platform, .. } => Fault::OtherLogin {
                 platform: platform.clone(),
             },

@@ -10,19 +10,19 @@ use secrecy::SecretString;
 
 use self::files::{entries, expand, in_a_line, place, refuse};
 use self::planner::Planner;
-use super::logins::{self, Saved};
+use super::logins;
 use super::{App, Caller, Error, Result};
 use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
 use crate::credential::Credential;
 use crate::egress::Proxy;
 use crate::fault::Fault;
-use crate::login::finish::Finished;
+use crate::login::finish::{self, Finished, Grant, Whose, finish_all};
 use crate::login::import;
 use crate::login::import::template::Template;
 use crate::oauth::exchange::Granted;
 use crate::platform::Profile;
-use crate::store::{self, Member, NewAccount, Terms, Vars};
+use crate::store::{Terms, Vars};
 
 /// The credentials of one import, of all files.
 const ACCOUNTS_LIMIT: usize = import::ENTRIES_LIMIT;
@@ -130,7 +130,7 @@ struct Planned {
 #[derive(Debug)]
 pub struct Taken {
     /// The login, where it is one.
-    pub login: Option<Saved>,
+    pub login: Option<Finished>,
     /// The place of its line in the plan.
     pub line: usize,
 }
@@ -200,57 +200,38 @@ pub async fn take_over(
         .iter()
         .map(|one| one.origin.as_ref().map(Template::to_bytes))
         .collect();
-    let members: Vec<Member<'_>> = plan
-        .planned
-        .iter()
-        .zip(&granted)
-        .zip(&origins)
-        .map(|((one, granted), origin)| Member {
-            account: NewAccount {
-                name: &one.name,
-                platform: &one.platform,
-                credential: granted.credential.clone(),
-                vars: granted.vars.clone(),
-                credential_expires_at: granted.credential_expires_at,
-                base_url: one.base_url.as_ref(),
-            },
-            renew: one.renew,
-            pool: one.pool.as_deref(),
-            proxy: one.proxy.as_ref(),
-            origin: origin.as_ref().map(|bytes| bytes.as_slice()),
-        })
-        .collect();
-    let saved = app.store.save_accounts(&members, terms, app.now()).await?;
-    let taken = plan.planned.iter().zip(granted).zip(saved);
-    let taken = taken.map(|((one, granted), saved)| {
+    let grants = plan.planned.iter().zip(granted).zip(&origins);
+    let grants = grants.map(|((one, (profile, granted)), origin)| Grant {
+        profile,
+        name: &one.name,
+        renew: one.renew,
+        granted,
+        base_url: one.base_url.as_ref(),
+        pool: one.pool.as_deref(),
+        proxy: one.proxy.as_ref(),
+        origin: origin.as_ref().map(|bytes| bytes.as_slice()),
+    });
+    let saved = finish_all(&app.store, grants.collect(), terms, app.now()).await?;
+    let taken = plan.planned.iter().zip(saved);
+    let taken = taken.map(|(one, saved)| {
         caller.changes("import", &one.name);
-        let (id, is_new) = match saved {
-            store::Saved::Added(id) => (id, true),
-            store::Saved::Renewed(id) => (id, false),
-        };
         let is_login = matches!(one.credential, Credential::OAuth(_));
-        let login = is_login.then(|| Saved {
-            account: Finished {
-                id,
-                name: one.name.clone(),
-                is_new,
-            },
-            vars: granted.vars,
-            kind: one.credential.kind(),
-            credential_expires_at: granted.credential_expires_at,
-            platform: platform_name(app, &one.platform),
-            id_token: None,
-        });
         Taken {
-            login,
+            login: is_login.then_some(saved),
             line: one.line,
         }
     });
     Ok(taken.collect())
 }
 
-/// What an account gets: its credential, and what it needs beside that where its platform has it set up.
-async fn set_up(app: &App, one: &Planned, terms: &Terms, project: Option<&str>) -> Result<Granted> {
+/// Returns the platform of an account and what that gets: its credential, and what it needs beside that where the platform has
+/// it set up.
+async fn set_up<'a>(
+    app: &'a App,
+    one: &Planned,
+    terms: &Terms,
+    project: Option<&str>,
+) -> Result<(&'a Profile, Granted)> {
     let granted = Granted {
         credential: one.credential.clone(),
         credential_expires_at: one.credential_expires_at,
@@ -260,22 +241,23 @@ async fn set_up(app: &App, one: &Planned, terms: &Terms, project: Option<&str>) 
     let profile = app.catalog.profile(&one.platform)?;
     logins::check_project(profile, project)?;
     if profile.login.setup.is_none() {
-        return Ok(granted);
+        return Ok((profile, granted));
     }
     let own = || one.proxy.clone().map(Some);
     let terms = Terms {
         proxy: terms.proxy.clone().or_else(own),
         ..Terms::default()
     };
-    let profile = logins::way_out(app, profile, Some(&one.name), &terms).await?;
-    let granted = logins::fresh(&profile, granted, app.now()).await?;
-    logins::set_up(app, &profile, granted, Some(&one.name), project).await
-}
-
-fn platform_name(app: &App, id: &str) -> String {
-    app.catalog
-        .profile(id)
-        .map_or_else(|_| id.to_owned(), |profile| profile.name.clone())
+    let reached = logins::way_out(app, profile, Some(&one.name), &terms).await?;
+    let granted = logins::fresh(&reached, granted, app.now()).await?;
+    let whose = Whose::Anybody {
+        name: Some(&one.name),
+        terms: &terms,
+        base_url: None,
+        project,
+    };
+    let granted = finish::set_up(&app.store, &reached, granted, whose).await?;
+    Ok((profile, granted))
 }
 
 impl Planned {

@@ -48,14 +48,6 @@ macro_rules! from {
 
 from!(
     crate::files::Error,
-    crate::login::Error,
-    crate::login::callback::Error,
-    crate::login::finish::Error,
-    crate::login::session::Error,
-    crate::login::setup::Error,
-    crate::oauth::exchange::Error,
-    crate::oauth::http::Error,
-    crate::platform::NoClient,
     crate::platform::catalog::Error,
     crate::store::Error,
     tokio::task::JoinError,
@@ -102,6 +94,10 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::NoApiKeys { .. }
         | Fault::NoLogin { .. }
         | Fault::NoAccountId
+        | Fault::KeysAlone { .. }
+        | Fault::ImportsAlone
+        | Fault::NoSuchWay
+        | Fault::NeedsClient
         | Fault::NoWayOut
         | Fault::NoProjects
         | Fault::NeedsProject

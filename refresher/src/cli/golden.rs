@@ -830,6 +830,12 @@ fn advice() {
             platform: platform.clone(),
         },
         Fault::NoLogin { account: name() },
+        Fault::KeysAlone {
+            platform: platform.clone(),
+        },
+        Fault::ImportsAlone,
+        Fault::NoSuchWay,
+        Fault::NeedsClient,
         Fault::NotRevoked { account: name() },
         Fault::RefreshRunning { account: name() },
         Fault::NotAcknowledged {

@@ -13,6 +13,33 @@ pub struct Machine {
     pub is_attended: bool,
 }
 
+/// A way in that somebody asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way<'a> {
+    /// In a browser that comes back to this port of this machine.
+    Port(u16),
+    /// In a browser on any machine, whose last address is pasted.
+    Paste,
+    /// By a code that is typed in at the platform.
+    Code,
+    /// By a client of the account's own, which has this id.
+    Client(&'a str),
+    /// At the platform's own page, in a browser that is opened for it.
+    Session,
+}
+
+impl Way<'_> {
+    fn is(self, flow: &Flow) -> bool {
+        match self {
+            Way::Port(_) => matches!(flow, Flow::Code(_)),
+            Way::Paste => matches!(flow, Flow::Pasted(_)),
+            Way::Code => matches!(flow, Flow::Device(_)),
+            Way::Client(_) => matches!(flow, Flow::Client),
+            Way::Session => matches!(flow, Flow::Session(_)),
+        }
+    }
+}
+
 /// A way in, and the reason where it is another one than the profile's first.
 #[derive(Debug)]
 pub struct Choice<'a> {
@@ -34,8 +61,19 @@ impl Machine {
         }
     }
 
-    /// The best of a profile's ways, the most comfortable of which comes first; none where it has none.
-    pub fn choose(self, flows: &[Flow]) -> Option<Choice<'_>> {
+    /// Finds the way that was `asked` for, else the one that suits the machine; none where a profile has none of that.
+    pub fn choose<'a>(self, flows: &'a [Flow], asked: Option<Way<'_>>) -> Option<Choice<'a>> {
+        match asked {
+            Some(way) => {
+                let flow = flows.iter().find(|flow| way.is(flow))?;
+                Some(Choice { flow, why: None })
+            }
+            None => self.suiting(flows),
+        }
+    }
+
+    /// The best of a profile's ways, the most comfortable of which comes first.
+    fn suiting(self, flows: &[Flow]) -> Option<Choice<'_>> {
         let first = flows.first()?;
         if self.has_browser || !needs_browser(first) {
             return Some(Choice {
@@ -90,7 +128,7 @@ mod tests {
     }
 
     fn chosen(machine: Machine, profile: &Profile) -> (&'static str, bool) {
-        let Choice { flow, why } = machine.choose(&profile.login.flows).unwrap();
+        let Choice { flow, why } = machine.choose(&profile.login.flows, None).unwrap();
         let name = match flow {
             Flow::Code(_) => "code",
             Flow::Device(_) => "device",
@@ -126,17 +164,37 @@ mod tests {
                 "{machine:?}"
             );
         }
-        let why = |machine: Machine| machine.choose(&profile(true).login.flows).unwrap().why;
+        let why = |machine: Machine| {
+            machine
+                .choose(&profile(true).login.flows, None)
+                .unwrap()
+                .why
+        };
         assert!(why(server).unwrap().contains("SSH"));
         let container = Machine {
             is_remote: false,
             ..server
         };
         assert!(why(container).unwrap().contains("display"));
-        assert!(DESK.choose(&[]).is_none());
+        assert!(DESK.choose(&[], None).is_none());
         // A way without a browser is as good anywhere.
         let client = [Flow::Client];
-        assert!(matches!(script.choose(&client).unwrap().flow, Flow::Client));
+        assert!(matches!(
+            script.choose(&client, None).unwrap().flow,
+            Flow::Client
+        ));
+    }
+
+    #[test]
+    fn the_way_that_is_asked_for_goes_before_the_one_that_suits() {
+        let profile = profile(true);
+        let flows = &profile.login.flows;
+        let asked = |way| DESK.choose(flows, Some(way)).map(|choice| choice.flow);
+        assert!(matches!(asked(Way::Port(1)), Some(Flow::Code(_))));
+        assert!(matches!(asked(Way::Paste), Some(Flow::Pasted(_))));
+        assert!(matches!(asked(Way::Code), Some(Flow::Device(_))));
+        assert!(asked(Way::Client("id")).is_none());
+        assert!(asked(Way::Session).is_none());
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Carries out the steps of a login: sends what it wants sent, and waits where it waits.
+//! Carries out the steps of a login: sends what it wants sent, opens what it wants opened, and waits where it
+//! waits.
 
 use tokio::time::sleep;
 
-use super::{Error, Login, Prompt, Step};
+use super::{Error, Login, Prompt, Step, ended};
 use crate::clock::Clock;
 use crate::oauth::exchange::Granted;
 use crate::oauth::http::HttpClient;
@@ -33,6 +34,7 @@ pub async fn run(
                 let answer = http.send(&request).await;
                 login.answered(answer, clock.now())
             }
+            Step::Visit(visit) => ended(visit.run(clock).await),
             Step::Wait(pause) => {
                 sleep(pause).await;
                 login.poll()

@@ -1,14 +1,22 @@
 //! Makes an account of what a login was granted: the one place for every way in.
+//!
+//! A login's owner is found first; then the account is set up where its platform asks for that; then it is saved.
 
 use std::collections::BTreeSet;
 
+use secrecy::SecretString;
+
+use super::setup;
 use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
+use crate::credential::CredentialKind;
+use crate::egress::Proxy;
 use crate::id::AccountId;
 use crate::oauth::claims::{EMAIL, IDENTITY, is_same_account};
 use crate::oauth::exchange::{self, Granted, require_vars};
 use crate::platform::Profile;
-use crate::store::{self, Account, Known, NewAccount, Saved, Status, Store, Terms, Vars};
+use crate::platform::flow::Setup;
+use crate::store::{self, Account, Known, Member, NewAccount, Saved, Status, Store, Terms, Vars};
 
 /// The owner of the login that is expected.
 #[derive(Debug, Clone, Copy)]
@@ -21,13 +29,15 @@ pub enum Whose<'a> {
         terms: &'a Terms,
         /// Where it is reached, if not where its platform is.
         base_url: Option<&'a BaseUrl>,
+        /// The project that its operator says; without it, an account that is here keeps its own.
+        project: Option<&'a str>,
     },
     /// The login of this account and no other: whoever read its URL in a log can log in as themselves.
     Account(&'a Account),
 }
 
-/// An account that has its login.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An account that has what was granted.
+#[derive(Debug, Clone)]
 pub struct Finished {
     /// Its id.
     pub id: AccountId,
@@ -35,6 +45,37 @@ pub struct Finished {
     pub name: String,
     /// True if there was no such account before.
     pub is_new: bool,
+    /// The name of its platform.
+    pub platform: String,
+    /// The claims that its platform's headers use.
+    pub vars: Vars,
+    /// The kind of its credential.
+    pub kind: CredentialKind,
+    /// The end of what goes out, where that is known.
+    pub credential_expires_at: Option<UnixMillis>,
+    /// The proof of who logged in, where the platform gave one.
+    pub id_token: Option<SecretString>,
+}
+
+/// An account to be saved with what was granted to it.
+#[derive(Debug)]
+pub struct Grant<'a> {
+    /// Its platform.
+    pub profile: &'a Profile,
+    /// Its name, as [`choose_name`] says.
+    pub name: &'a str,
+    /// True if an account of that name and platform takes the credential.
+    pub renew: bool,
+    /// Its credential, and what is known of it.
+    pub granted: Granted,
+    /// Where it is reached, if not where its platform is.
+    pub base_url: Option<&'a BaseUrl>,
+    /// A pool that it joins besides the default one.
+    pub pool: Option<&'a str>,
+    /// A proxy of its own, unless the terms say one, or none.
+    pub proxy: Option<&'a Proxy>,
+    /// What its file said beside its credential.
+    pub origin: Option<&'a [u8]>,
 }
 
 /// The reason why a login does not count. Nothing was changed.
@@ -43,6 +84,9 @@ pub enum Error {
     /// The login lacks what the platform's headers need.
     #[error(transparent)]
     Login(#[from] exchange::Error),
+    /// The account cannot be set up.
+    #[error(transparent)]
+    Setup(#[from] setup::Error),
     /// It is somebody else's.
     #[error(
         "expected a login of {expected}, found one of {found} at {platform}; nothing was changed, and the account has a new URL to log in"
@@ -71,10 +115,11 @@ pub enum Error {
     Store(#[from] store::Error),
 }
 
-/// Gives a login to the account that it belongs to.
+/// Gives a login to the account that it belongs to, which is set up first. `profile`: the platform as the account reaches
+/// it.
 ///
 /// # Errors
-/// If it is nobody's that was expected, or the store fails.
+/// If it is nobody's that was expected, its account cannot be set up, or the store fails.
 pub async fn finish(
     store: &Store,
     profile: &Profile,
@@ -82,51 +127,109 @@ pub async fn finish(
     whose: Whose<'_>,
     now: UnixMillis,
 ) -> Result<Finished, Error> {
+    let granted = set_up(store, profile, granted, whose).await?;
     require_vars(profile, &granted.vars)?;
+    let told = Told::of(profile, &granted);
     match whose {
         Whose::Anybody {
             name,
             terms,
             base_url,
+            ..
         } => {
             let accounts = store.known_accounts().await?;
             let none = BTreeSet::new();
             let (name, renew) = choose_name(&accounts, &profile.id, &granted.vars, name, &none)?;
-            let ends_at = granted.login_ends_at;
             let new = account(profile, &name, base_url, granted);
             let saved = store.save_account(new, terms, renew, now).await?;
-            let (id, is_new) = match saved {
-                Saved::Added(id) => (id, true),
-                Saved::Renewed(id) => (id, false),
-            };
-            note_end(store, &id, ends_at).await?;
-            Ok(Finished { id, name, is_new })
+            told.saved(store, saved, &name).await
         }
         Whose::Account(expected) => {
-            let vars = store.vars(&expected.id).await?;
-            require_same(&expected.platform, &vars, &granted.vars)?;
-            let ends_at = granted.login_ends_at;
             let new = account(profile, &expected.name, None, granted);
             let renewed = store.renew_login(&expected.id, expected.generation, new, now);
             if !renewed.await? {
                 return Err(Error::Overtaken);
             }
-            note_end(store, &expected.id, ends_at).await?;
-            Ok(Finished {
-                id: expected.id.clone(),
-                name: expected.name.clone(),
-                is_new: false,
-            })
+            let saved = Saved::Renewed(expected.id.clone());
+            told.saved(store, saved, &expected.name).await
         }
     }
 }
 
-/// Finds the account that a login of which `vars` are told would go to; `None` for a new one. Nothing is done for a login at
-/// its platform before this was asked.
+/// Saves accounts that come together, on the same terms: all of them, or none. Each was set up before ([`set_up`]).
+///
+/// # Errors
+/// If one of them cannot be saved.
+pub async fn finish_all(
+    store: &Store,
+    grants: Vec<Grant<'_>>,
+    terms: &Terms,
+    now: UnixMillis,
+) -> Result<Vec<Finished>, Error> {
+    let (mut told, mut members) = (Vec::new(), Vec::new());
+    for grant in grants {
+        require_vars(grant.profile, &grant.granted.vars)?;
+        told.push((grant.name, Told::of(grant.profile, &grant.granted)));
+        members.push(Member {
+            account: account(grant.profile, grant.name, grant.base_url, grant.granted),
+            renew: grant.renew,
+            pool: grant.pool,
+            proxy: grant.proxy,
+            origin: grant.origin,
+        });
+    }
+    let saved = store.save_accounts(&members, terms, now).await?;
+    let mut finished = Vec::with_capacity(saved.len());
+    for (saved, (name, told)) in saved.into_iter().zip(told) {
+        finished.push(told.saved(store, saved, name).await?);
+    }
+    Ok(finished)
+}
+
+/// Finds what the account of a login needs beside it, where its platform has it set up ([`setup`]). `profile`: the platform
+/// as the account reaches it. Nobody else's account is set up.
+///
+/// # Errors
+/// If the login is nobody's that was expected, before the platform is asked. If the platform does not set the account up.
+pub async fn set_up(
+    store: &Store,
+    profile: &Profile,
+    granted: Granted,
+    whose: Whose<'_>,
+) -> Result<Granted, Error> {
+    let owner = owner(store, &profile.id, &granted.vars, whose).await?;
+    let Some(setup) = profile.login.setup else {
+        return Ok(granted);
+    };
+    let given = given(store, setup, owner, whose).await?;
+    Ok(setup::complete(profile, granted, &given).await?)
+}
+
+/// Finds what an operator said of the account of a login, now or before.
+async fn given(
+    store: &Store,
+    setup: Setup,
+    owner: Option<Account>,
+    whose: Whose<'_>,
+) -> Result<Vars, Error> {
+    let said = match whose {
+        Whose::Anybody { project, .. } => project.map(str::to_owned),
+        Whose::Account(_) => None,
+    };
+    let given = match (said, owner) {
+        (Some(said), _) => Some(said),
+        (None, Some(owner)) => store.vars(&owner.id).await?.remove(setup.var()),
+        (None, None) => None,
+    };
+    let given = given.map(|value| (setup.var().to_owned(), value));
+    Ok(given.into_iter().collect())
+}
+
+/// Finds the account that a login of which `vars` are told would go to; `None` for a new one.
 ///
 /// # Errors
 /// If it is nobody's that was expected, its name is another account's, or the store fails.
-pub async fn owner(
+async fn owner(
     store: &Store,
     platform: &str,
     vars: &Vars,
@@ -144,6 +247,48 @@ pub async fn owner(
             require_same(&expected.platform, &own, vars)?;
             Ok(Some(expected.clone()))
         }
+    }
+}
+
+/// What is told of a grant once its account has it.
+struct Told {
+    platform: String,
+    vars: Vars,
+    kind: CredentialKind,
+    credential_expires_at: Option<UnixMillis>,
+    login_ends_at: Option<UnixMillis>,
+    id_token: Option<SecretString>,
+}
+
+impl Told {
+    fn of(profile: &Profile, granted: &Granted) -> Told {
+        Told {
+            platform: profile.name.clone(),
+            vars: granted.vars.clone(),
+            kind: granted.credential.kind(),
+            credential_expires_at: granted.credential_expires_at,
+            login_ends_at: granted.login_ends_at,
+            id_token: granted.credential.id_token().cloned(),
+        }
+    }
+
+    /// Tells of the account that was saved, and notes when its login ends.
+    async fn saved(self, store: &Store, saved: Saved, name: &str) -> Result<Finished, Error> {
+        let (id, is_new) = match saved {
+            Saved::Added(id) => (id, true),
+            Saved::Renewed(id) => (id, false),
+        };
+        note_end(store, &id, self.login_ends_at).await?;
+        Ok(Finished {
+            id,
+            name: name.to_owned(),
+            is_new,
+            platform: self.platform,
+            vars: self.vars,
+            kind: self.kind,
+            credential_expires_at: self.credential_expires_at,
+            id_token: self.id_token,
+        })
     }
 }
 
@@ -255,140 +400,4 @@ pub fn choose_name(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn vars(identity: Option<&str>) -> Vars {
-        let identity = identity.map(|identity| (IDENTITY.to_owned(), identity.to_owned()));
-        identity
-            .into_iter()
-            .chain([(EMAIL.to_owned(), "a@example.com".to_owned())])
-            .collect()
-    }
-
-    fn account(name: &str, platform: &str, identity: Option<&str>) -> Known {
-        Known {
-            account: Account::example(name, platform),
-            vars: Some(vars(identity)),
-        }
-    }
-
-    fn named(
-        accounts: &[Known],
-        identity: Option<&str>,
-        wanted: Option<&str>,
-    ) -> Option<(String, bool)> {
-        choose_name(accounts, "codex", &vars(identity), wanted, &BTreeSet::new()).ok()
-    }
-
-    #[test]
-    fn a_second_login_of_an_account_goes_to_it_whatever_its_name() {
-        let accounts = [
-            account("alice", "codex", Some("1")),
-            account("other", "other", Some("2")),
-        ];
-        assert_eq!(
-            named(&accounts, Some("1"), None),
-            Some(("alice".into(), true))
-        );
-        assert_eq!(
-            named(&accounts, Some("1"), Some("bob")),
-            Some(("alice".into(), true))
-        );
-        assert_eq!(
-            named(&accounts, Some("2"), Some("bob")),
-            Some(("bob".into(), false))
-        );
-    }
-
-    #[test]
-    fn a_second_member_of_a_workspace_is_another_account() {
-        let accounts = [account("a@example.com", "codex", Some("1"))];
-        let mut other = vars(Some("1"));
-        other.insert(EMAIL.to_owned(), "b@example.com".to_owned());
-        assert_eq!(
-            choose_name(&accounts, "codex", &other, None, &BTreeSet::new()).unwrap(),
-            ("b@example.com".into(), false)
-        );
-        assert!(
-            choose_name(
-                &accounts,
-                "codex",
-                &other,
-                Some("a@example.com"),
-                &BTreeSet::new()
-            )
-            .is_err()
-        );
-    }
-
-    #[test]
-    fn another_accounts_name_is_not_taken_over() {
-        let accounts = [
-            account("alice", "codex", Some("1")),
-            account("key", "openai", None),
-        ];
-        assert_eq!(named(&accounts, Some("2"), Some("alice")), None);
-        assert_eq!(named(&accounts, Some("2"), Some("key")), None);
-        let mut unknown = account("alice", "codex", None);
-        unknown.vars = None;
-        assert_eq!(named(&[unknown], None, Some("alice")), None);
-        let nameless = [account("alice", "codex", None)];
-        assert_eq!(
-            named(&nameless, None, Some("alice")),
-            Some(("alice".into(), true))
-        );
-    }
-
-    #[test]
-    fn the_default_name_is_the_email_address_and_then_numbered() {
-        let mut accounts = vec![];
-        for (identity, expected) in [
-            ("1", "a@example.com"),
-            ("2", "a@example.com-2"),
-            ("3", "a@example.com-3"),
-        ] {
-            let (name, renew) = named(&accounts, Some(identity), None).unwrap();
-            assert_eq!((name.as_str(), renew), (expected, false));
-            accounts.push(account(&name, "codex", Some(identity)));
-        }
-        assert_eq!(
-            choose_name(&[], "codex", &Vars::new(), None, &BTreeSet::new()).unwrap(),
-            ("codex".into(), false)
-        );
-    }
-
-    #[test]
-    fn only_the_same_user_of_the_same_workspace_is_the_same() {
-        let (workspace, email) = ((IDENTITY, "ws-1"), (EMAIL, "alice@example.com"));
-        let vars = |vars: &[(&str, &str)]| -> Vars {
-            let var = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-            vars.iter().map(var).collect()
-        };
-        let is_same = |of: &[(&str, &str)], found: &[(&str, &str)]| {
-            require_same("codex", &vars(of), &vars(found)).is_ok()
-        };
-        assert!(is_same(&[workspace, email], &[workspace, email]));
-        assert!(is_same(
-            &[workspace, email],
-            &[workspace, (EMAIL, "Alice@Example.com")]
-        ));
-        assert!(is_same(&[workspace], &[workspace, email]));
-        assert!(is_same(&[workspace, email], &[workspace]));
-        for found in [
-            &[email][..],
-            &[(IDENTITY, "ws-2"), email],
-            &[workspace, (EMAIL, "bob@example.com")],
-        ] {
-            assert!(!is_same(&[workspace, email], found), "{found:?}");
-        }
-        let other = vars(&[(IDENTITY, "ws-2"), (EMAIL, "bob@example.com")]);
-        let words = require_same("codex", &vars(&[workspace, email]), &other)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            words.contains("ws-1") && words.contains("bob@example.com (account_id ws-2)"),
-            "{words}"
-        );
-    }
-}
+mod tests;

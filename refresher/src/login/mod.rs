@@ -2,7 +2,7 @@
 //!
 //! A [`Login`] is one login under way, as a state machine that does nothing itself: each event gives the next [`Step`],
 //! and [`drive`] or a test carries it out. It begins with a [`Prompt`] for a person, goes on by what the person brings
-//! back ([`Login::input`]) or by asking the platform ([`Login::poll`]), and ends with what was granted. [`finish`] makes
+//! back ([`Login::input`]), by asking the platform or by looking at its page ([`Login::poll`]), and ends with what was granted. [`finish`] makes
 //! an account of that. What a platform offers is data in its profile ([`crate::platform::Flow`]); each flow is one file
 //! here.
 //!
@@ -29,16 +29,17 @@ pub mod session;
 pub mod setup;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use oauth2::url;
 use reqwest::Url;
-use secrecy::SecretString;
 
 use self::client::ByClient;
 use self::code::ByCode;
 use self::device::ByDevice;
 use self::redirect::{Denial, Refused};
+use self::session::Visit;
 use crate::clock::UnixMillis;
 use crate::oauth::answer::Answer;
 use crate::oauth::exchange::{self, Granted};
@@ -57,6 +58,7 @@ enum Machine {
     Code(Box<ByCode>),
     Device(Box<ByDevice>),
     Client(Box<ByClient>),
+    Session(Box<Visit>),
 }
 
 /// The next need of a login.
@@ -66,6 +68,8 @@ pub enum Step {
     Prompt(Prompt),
     /// Send this, and give what came of it to [`Login::answered`].
     Send(Request),
+    /// Open the platform's page for a person. What they do there ends the login.
+    Visit(Box<Visit>),
     /// Wait, then [`Login::poll`].
     Wait(Duration),
     /// The login is complete.
@@ -103,6 +107,9 @@ pub enum Error {
     /// The platform has ended the login.
     #[error("nobody finished the login in time; start it again")]
     Lapsed,
+    /// The platform's page gave no session.
+    #[error(transparent)]
+    Session(#[from] session::Error),
     /// There can be no client for the platform.
     #[error(transparent)]
     Http(#[from] http::Error),
@@ -152,17 +159,24 @@ impl Login {
         Ok((Login(Machine::Device(Box::new(login))), Step::Send(request)))
     }
 
-    /// Starts a login by a client of the account's own. The first step buys its first token.
+    /// Starts a login by a client of the account's own. Its input is the secret, which buys the first token.
     ///
     /// # Errors
     /// If the profile has no token endpoint.
-    pub fn client(
-        profile: &Profile,
-        client_id: &str,
-        client_secret: SecretString,
-    ) -> Result<(Login, Step), Error> {
-        let (login, request) = ByClient::start(oauth(profile)?, client_id, client_secret);
-        Ok((Login(Machine::Client(Box::new(login))), Step::Send(request)))
+    pub fn client(profile: &Profile, client_id: &str) -> Result<Login, Error> {
+        let login = ByClient::start(oauth(profile)?, client_id);
+        Ok(Login(Machine::Client(Box::new(login))))
+    }
+
+    /// Starts a login at the platform's own page, which the browser `program` opens.
+    pub fn session(profile: &Profile, flow: &flow::Session, program: PathBuf) -> (Login, Prompt) {
+        let visit = Visit::new(profile, flow, program);
+        let prompt = Prompt {
+            url: flow.url.clone(),
+            code: None,
+            lifetime: None,
+        };
+        (Login(Machine::Session(Box::new(visit))), prompt)
     }
 
     /// Takes what a person, or a browser for them, brings back.
@@ -172,7 +186,8 @@ impl Login {
     pub fn input(&mut self, text: &str) -> Result<Step, Refused> {
         match &mut self.0 {
             Machine::Code(login) => login.input(text),
-            Machine::Device(_) | Machine::Client(_) => Err(Refused::Malformed),
+            Machine::Client(login) => login.input(text),
+            Machine::Device(_) | Machine::Session(_) => Err(Refused::Malformed),
         }
     }
 
@@ -181,6 +196,7 @@ impl Login {
         match &mut self.0 {
             Machine::Code(_) | Machine::Client(_) => Step::Wait(IDLE),
             Machine::Device(login) => login.poll(),
+            Machine::Session(visit) => Step::Visit(visit.clone()),
         }
     }
 
@@ -190,6 +206,8 @@ impl Login {
             Machine::Code(login) => login.answered(answer, now),
             Machine::Device(login) => login.answered(answer, now),
             Machine::Client(login) => login.answered(answer, now),
+            // Nothing was sent.
+            Machine::Session(_) => Step::Wait(IDLE),
         }
     }
 }
@@ -210,8 +228,8 @@ impl fmt::Debug for Prompt {
     }
 }
 
-/// The step that tokens, or their lack, end a login with.
-fn ended(granted: Result<Granted, exchange::Error>) -> Step {
+/// The step that a grant, or its lack, ends a login with.
+fn ended(granted: Result<Granted, impl Into<Error>>) -> Step {
     match granted {
         Ok(granted) => Step::Granted(Box::new(granted)),
         Err(error) => Step::Failed(error.into()),

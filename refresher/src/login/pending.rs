@@ -25,16 +25,15 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::callback::{self, Ending, LOGIN_LIMIT, Listener, NotAdmitted, Open};
-use super::finish::{self, Whose, finish, owner};
+use super::finish::{self, Whose, finish};
 use super::redirect::Refused;
-use super::{Login, Prompt, Step, drive, setup};
+use super::{Login, Prompt, Step, drive};
 use crate::advice;
 use crate::clock::{Clock, SystemClock};
 use crate::id::AccountId;
 use crate::oauth::claims::IDENTITY;
-use crate::oauth::exchange::Granted;
 use crate::oauth::http::{self, HttpClient};
-use crate::platform::{Catalog, NoClient, Profile, catalog};
+use crate::platform::{Catalog, NoClient, catalog};
 use crate::store::{self, Account, Status, Store};
 use crate::variable;
 
@@ -124,8 +123,6 @@ enum Error {
     Http(#[from] http::Error),
     #[error(transparent)]
     Finish(#[from] finish::Error),
-    #[error(transparent)]
-    Setup(#[from] setup::Error),
     #[error(transparent)]
     Store(#[from] store::Error),
 }
@@ -319,26 +316,11 @@ impl Shared {
         } = pending;
         let profile = self.catalog.usable(&account.platform)?;
         let proxy = self.store.proxy(&account.id).await?;
-        let reached = profile.by(proxy.as_ref());
-        let http = HttpClient::for_platform(&reached)?;
+        let profile = profile.by(proxy.as_ref());
+        let http = HttpClient::for_platform(&profile)?;
         let granted = drive::complete(&http, &mut login, step, &SystemClock).await?;
-        self.give(&account, profile, &reached, granted).await
-    }
-
-    /// Gives a login to an account. `reached`: the platform as the account reaches it.
-    async fn give(
-        &self,
-        account: &Account,
-        profile: &Profile,
-        reached: &Profile,
-        granted: Granted,
-    ) -> Result<(), Error> {
-        let whose = Whose::Account(account);
-        // Nobody else's account is set up.
-        owner(&self.store, &profile.id, &granted.vars, whose).await?;
-        let given = self.store.vars(&account.id).await?;
-        let granted = setup::complete(reached, granted, &given).await?;
-        finish(&self.store, profile, granted, whose, SystemClock.now()).await?;
+        let whose = Whose::Account(&account);
+        finish(&self.store, &profile, granted, whose, SystemClock.now()).await?;
         Ok(())
     }
 }

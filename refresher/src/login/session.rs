@@ -5,6 +5,7 @@
 //! is filled and no check is answered for them. A session cannot be renewed; when it ends, the person logs in again.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use latchkey::header::MAX_VALUE_BYTES;
@@ -17,9 +18,11 @@ use super::callback::LOGIN_LIMIT;
 use crate::browser::{self, Browser, Page};
 use crate::clock::{Clock, UnixMillis};
 use crate::credential::Credential;
+use crate::egress::Proxy;
 use crate::oauth::answer::EXPIRY_LIMIT;
 use crate::oauth::claims::{CLAIM_LIMIT, Claims};
 use crate::oauth::exchange::Granted;
+use crate::platform::Profile;
 use crate::platform::flow::{Session, Source};
 
 /// The pause between two looks.
@@ -54,6 +57,37 @@ fn missing(names: &[String]) -> String {
         "; its sign in [login.session.done] of the platform's profile never came".to_owned()
     } else {
         format!("; the site has no {}", names.join(", "))
+    }
+}
+
+/// A visit to a platform's page, for which a browser is opened.
+#[derive(Debug, Clone)]
+pub struct Visit {
+    flow: Session,
+    program: PathBuf,
+    proxy: Option<Proxy>,
+}
+
+impl Visit {
+    /// Describes the visit at `profile`, by the platform's proxy if it has one.
+    pub(super) fn new(profile: &Profile, flow: &Session, program: PathBuf) -> Visit {
+        Visit {
+            flow: flow.clone(),
+            program,
+            proxy: profile.upstream.proxy.clone(),
+        }
+    }
+
+    /// Opens the browser, waits until a person has logged in, and closes it.
+    ///
+    /// # Errors
+    /// If the browser fails or is closed, or there is no session within [`LOGIN_LIMIT`].
+    pub async fn run(&self, clock: &impl Clock) -> Result<Granted, Error> {
+        let opened = Browser::open(&self.program, &self.flow.url, self.proxy.as_ref()).await?;
+        let mut window = Opened::new(opened);
+        let granted = capture(&mut window, &self.flow, clock).await;
+        window.close().await;
+        granted
     }
 }
 
