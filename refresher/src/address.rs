@@ -14,7 +14,7 @@ pub enum Network {
     Own,
 }
 
-/// What an address is.
+/// A kind of address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// On the internet.
@@ -23,7 +23,7 @@ pub enum Place {
     ThisMachine,
     /// In a private network, or one between a provider and its customers.
     Private,
-    /// Where no platform can be: link-local, a cloud's metadata among them, multicast, unspecified.
+    /// A place at which no platform can be: link-local, a cloud's metadata among them, multicast, unspecified.
     Nowhere,
 }
 
@@ -35,7 +35,7 @@ const METADATA: [IpAddr; 3] = [
 ];
 
 impl Place {
-    /// What `address` is. One of IPv6 that stands for one of IPv4 is that.
+    /// Returns what `address` is. One of IPv6 that stands for one of IPv4 is that.
     pub fn of(address: IpAddr) -> Place {
         let address = inner(address);
         if METADATA.contains(&address) {

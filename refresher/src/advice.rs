@@ -5,7 +5,7 @@
 use crate::failing::Failure;
 use crate::fault::{Fault, KeyPlace, KeyringFault, Kind};
 
-/// Where people meet Latchkey.
+/// A place at which people meet Latchkey.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
     /// The command line. Whoever reads the daemon's log has it too.
@@ -346,7 +346,7 @@ fn renewal(how: Failure, login: &str) -> String {
     }
 }
 
-/// What passes by itself.
+/// The cure of what passes by itself.
 const TRIES_AGAIN: &str = "`refresher serve` tries again by itself";
 
 /// The command that is about records of a kind.

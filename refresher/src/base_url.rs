@@ -19,7 +19,7 @@ use crate::address::{Network, Place, Refused};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseUrl {
     text: String,
-    /// Where its connections go.
+    /// The origin that its connections go to.
     pub origin: Origin,
     /// `:authority` of requests: host, and port where it is not the scheme's own.
     pub authority: HeaderText,
@@ -27,7 +27,7 @@ pub struct BaseUrl {
     pub path: BasePath,
 }
 
-/// Where connections go, and how they are kept from being read (RFC 6454 §4).
+/// The target of connections, and how they are kept from being read (RFC 6454 §4).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
     /// It speaks TLS: `https`.
@@ -52,7 +52,7 @@ pub enum Host {
 #[error("{0}")]
 pub struct InvalidUrl(String);
 
-/// Why no account is reached at a URL.
+/// The reason why no account is reached at a URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotOfAccount {
     /// It is no base URL.
@@ -208,7 +208,7 @@ fn url_in(text: &str, network: Network) -> Result<Url, InvalidUrl> {
 /// The parser's error.
 type ParseError = <Url as FromStr>::Err;
 
-/// Why a text is no URL, in our words: the parser's are those of its standard.
+/// Says why a text is no URL, in our words: the parser's are those of its standard.
 fn in_words(error: &ParseError) -> String {
     let words = match error {
         ParseError::RelativeUrlWithoutBase => "expected a URL that begins with https://",

@@ -37,7 +37,7 @@ const NAMES: [&str; 7] = [
     "brave-browser",
     "vivaldi-stable",
 ];
-/// Where they are on a Mac, which has none on the path.
+/// The places of browsers on a Mac, which has none on the path.
 const APPLICATIONS: [&str; 2] = [
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
@@ -58,7 +58,7 @@ const OPTIONS: [&str; 7] = [
     "--password-store=basic",
     "--use-mock-keychain",
 ];
-/// How it goes nowhere but by its proxy: also to this machine, and not in what a page sends beside HTTP (WebRTC).
+/// Arguments that let it go by its proxy alone: to this machine too, and in what a page sends beside HTTP (WebRTC).
 /// Older versions have another name for the latter.
 const BY_PROXY_ALONE: [&str; 3] = [
     "--proxy-bypass-list=<-loopback>",
@@ -290,7 +290,7 @@ impl Browser {
     }
 }
 
-/// What `said` found, where it has come to its end.
+/// Returns what `said` found, where it has come to its end.
 async fn told(said: JoinHandle<String>) -> String {
     let ended = timeout(Duration::from_secs(1), said).await;
     ended.ok().and_then(Result::ok).unwrap_or_default()

@@ -64,10 +64,10 @@ impl ClusterKey {
 /// The start of every cluster's name, which sets Latchkey's apart in an Envoy that serves something else.
 pub const PREFIX: &str = "latchkey-";
 
-/// What stands between a platform and the digest of an origin.
+/// The text between a platform and the digest of an origin.
 const AT: &str = "-AT-";
 
-/// What stands between a platform and the account that has a cluster for itself.
+/// The text between a platform and the account that has a cluster for itself.
 const VIA: &str = "-VIA-";
 
 /// Bytes of that digest: enough that no two of a million origins share it.

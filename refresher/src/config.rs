@@ -41,7 +41,7 @@ pub struct Config {
     /// Headers in which clients name a session, beside the built-in ones and before them.
     #[serde(deserialize_with = "session_headers")]
     pub session_headers: Vec<HeaderName>,
-    /// Where the sealing keys are, if not in the environment.
+    /// The place of the sealing keys, if not the environment.
     pub key: Key,
     /// The refresh engine.
     #[serde(deserialize_with = "refresh")]
@@ -199,7 +199,7 @@ impl Envoy {
     }
 }
 
-/// Why the configuration cannot be used.
+/// The reason why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be read, or is not the owner's alone to write.

@@ -20,7 +20,7 @@ pub enum CredentialKind {
     ClientCredentials,
     /// A key that signs tokens here and goes nowhere.
     SignedKey,
-    /// What a web site gave a person who logged in there.
+    /// A session that a web site gave a person who logged in there.
     Session,
 }
 

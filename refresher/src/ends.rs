@@ -46,7 +46,7 @@ fn tell(account: &Account, end: UnixMillis, now: UnixMillis) {
     );
 }
 
-/// When each account was told of last.
+/// The time at which each account was told of last.
 #[derive(Debug, Default)]
 struct Announced(HashMap<AccountId, UnixMillis>);
 

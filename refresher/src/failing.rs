@@ -19,7 +19,7 @@ const NEAR: Duration = Duration::from_secs(5 * 60);
 /// The most characters of a reason that are kept: it may have words of the peer's, as a certificate's names.
 const MAX_REASON: usize = 300;
 
-/// How a refresh failed.
+/// The kind of a refresh's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
@@ -34,11 +34,11 @@ pub enum Failure {
 /// An account whose last refresh failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failing {
-    /// How it failed.
+    /// The kind of the failure.
     pub how: Failure,
-    /// Why, in a few words.
+    /// The reason, in a few words.
     pub reason: String,
-    /// When the first refresh of those in a row failed.
+    /// The time when the first refresh of those in a row failed.
     pub since: UnixMillis,
 }
 
@@ -56,7 +56,7 @@ impl Failure {
         }
     }
 
-    /// What became of the refresh, for people: the end of "refresh …".
+    /// Returns what became of the refresh, for people: the end of "refresh …".
     pub fn word(self) -> &'static str {
         match self {
             Failure::Refused => "refused",
@@ -65,7 +65,7 @@ impl Failure {
         }
     }
 
-    /// What it means, as a clause.
+    /// Returns what it means, as a clause.
     pub fn meaning(self) -> &'static str {
         match self {
             Failure::Refused => {

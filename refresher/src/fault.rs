@@ -19,7 +19,7 @@ pub enum Kind {
     Pool,
 }
 
-/// Where the sealing keys are kept.
+/// The place of the sealing keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyPlace {
@@ -31,7 +31,7 @@ pub enum KeyPlace {
     Ours,
 }
 
-/// Why a keyring gives no key.
+/// The reason why a keyring gives no key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeyringFault {
@@ -45,7 +45,7 @@ pub enum KeyringFault {
     Locked,
     /// Nothing offers a keyring to this session.
     NoService,
-    /// What the session's keyring has under the entry's name cannot be the keys.
+    /// An entry of the session's keyring has the name, and cannot be the keys.
     Ambiguous,
 }
 
@@ -166,11 +166,11 @@ pub enum Fault {
         account: String,
         /// Its platform.
         platform: String,
-        /// How it failed; none where it was held back.
+        /// The kind of the failure; none where it was held back.
         how: Option<Failure>,
         /// It is a client of the account's own, which buys tokens.
         is_client: bool,
-        /// When, in Unix milliseconds.
+        /// The time of that, in Unix milliseconds.
         at: i64,
     },
     /// The notice of a platform was not acknowledged.
@@ -230,14 +230,14 @@ pub enum Fault {
     NoKey,
     /// The text in the place of the keys is no key, or too many.
     BadKeys {
-        /// Where the keys are kept.
+        /// The place of the keys.
         place: KeyPlace,
     },
     /// A key rotation was begun and not finished.
     UnfinishedRotation,
     /// A keyring gives no key.
     Keyring {
-        /// Why not.
+        /// The reason.
         why: KeyringFault,
     },
     /// There are retired keys, and none that seals.
@@ -248,7 +248,7 @@ pub enum Fault {
     KeyNotAtHand,
     /// The keys are the operator's to make, and there is no new one.
     NoNewKey {
-        /// Where the keys are kept.
+        /// The place of the keys.
         place: KeyPlace,
     },
     /// The running `serve` does not have the new key.
@@ -292,7 +292,7 @@ pub enum Fault {
     NeedsProject,
     /// The OAuth client to which people log in is the operator's own, and is not there.
     NoOwnClient {
-        /// What its profile says of such a client.
+        /// Its profile's words about such a client.
         help: Option<String>,
     },
     /// The platform's accounts are each reached at an address of their own.

@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 pub use self::user::User;
 use crate::os_error::in_words;
 
-/// Why a file or a directory cannot be used.
+/// The reason why a file or a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system said no.

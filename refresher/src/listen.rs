@@ -26,12 +26,12 @@ use tokio_util::task::TaskTracker;
 /// The bounds of the connections to one listener.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// How many there are at once. For the next one another gives way.
+    /// The number of there are at once. For the next one another gives way.
     pub connections: usize,
     /// The time that a caller has to send the head of a request, the pause before it included; and to read the last
     /// answer, where its connection is to end.
     pub head: Duration,
-    /// How long a connection lives. None: as long as its caller likes.
+    /// The life of a connection. None: as long as its caller likes.
     pub life: Option<Duration>,
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use rustix::io::Errno;
 
-/// What `error` says, as the end of a sentence.
+/// Returns what `error` says, as the end of a sentence.
 pub fn in_words(error: &io::Error) -> String {
     let says_itself = error.get_ref().is_some();
     if says_itself {
@@ -39,7 +39,7 @@ pub fn in_words(error: &io::Error) -> String {
     words.to_owned()
 }
 
-/// What has no kind of its own, or is not expected at all.
+/// Returns what has no kind of its own, or is not expected at all.
 fn rare(error: &io::Error) -> String {
     match Errno::from_io_error(error) {
         Some(Errno::IO) => "the disk cannot be read or written".to_owned(),

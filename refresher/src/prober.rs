@@ -29,7 +29,7 @@ const CLAIM_LIFE: Duration = Duration::from_secs(30);
 /// Hears that a platform refused the credential of an account's generation.
 pub type OnRefused = Arc<dyn Fn(&AccountId, u64) + Send + Sync>;
 
-/// Who asks platforms.
+/// Asks platforms about accounts.
 pub trait Asks: Send + Sync {
     /// Asks the platform of `profile` about an account.
     fn ask(
@@ -53,11 +53,11 @@ impl<C: Clock> Asks for Platforms<C> {
 
 /// Asks about accounts until it is dropped.
 pub struct Prober<A, C> {
-    /// What is due, and what came of it.
+    /// The record of what is due, and of what came of it.
     pub store: Store,
     /// The platforms.
     pub catalog: Catalog,
-    /// Who asks them.
+    /// The asker of platforms.
     pub asks: A,
     /// The time.
     pub clock: C,

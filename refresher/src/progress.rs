@@ -26,7 +26,7 @@ const MAX_ENVOYS: usize = 1_024;
 /// A word, or a kind and an id, that a filter says.
 type Word = Label<96>;
 
-/// What a poll says of the Envoy that it comes from. An older filter says none of it.
+/// The words of a poll about the Envoy that it comes from. An older filter says none of it.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Said {
     /// Names the process.
@@ -36,9 +36,9 @@ pub struct Said {
     node: Option<Id>,
     /// The revision that it holds.
     held: Option<u64>,
-    /// Why it refused the last page.
+    /// The reason why it refused the last page.
     refused: Option<Word>,
-    /// How many records it could not read.
+    /// The number of records it could not read.
     #[serde(default)]
     unread: u64,
     /// The first of them: its kind and id.
@@ -54,11 +54,11 @@ pub struct EnvoyView {
     pub node: Option<String>,
     /// The revision that it holds.
     pub revision: u64,
-    /// How many records it could not read.
+    /// The number of records it could not read.
     pub unread: u64,
     /// For how many seconds it has stayed behind; none for one that does not.
     pub behind_seconds: Option<u64>,
-    /// Why it stays behind.
+    /// The reason why it stays behind.
     pub why: Option<String>,
     /// For how many seconds it has not polled; none for one that does.
     #[serde(default)]
@@ -75,7 +75,7 @@ struct Envoy {
     /// It holds what its poll asked to go on from.
     is_of_epoch: bool,
     polls: u32,
-    /// When its last poll came, or was answered.
+    /// The time when its last poll came, or was answered.
     heard_at: Instant,
     /// Since when it lacks something.
     lacks_since: Option<Instant>,
@@ -83,7 +83,7 @@ struct Envoy {
     told: Told,
 }
 
-/// What the log says of an Envoy.
+/// The last word of the log on an Envoy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Told {
     /// It is where it should be.
@@ -209,7 +209,7 @@ impl Envoy {
         }
     }
 
-    /// What keeps the Envoy from having what we have; none where it has all.
+    /// Returns what keeps the Envoy from having what we have; none where it has all.
     fn lack(&self, revision: u64) -> Option<String> {
         let said = &self.said;
         let first = said.first_unread.as_ref();

@@ -19,7 +19,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause between two calls, whatever accounts they are about.
 const CALL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Who asks platforms about quotas.
+/// Asks platforms about quotas.
 pub trait AsksQuota: Send + Sync {
     /// Asks the platform of `profile` about an account.
     ///
@@ -47,11 +47,11 @@ impl<C: Clock> AsksQuota for Platforms<C> {
 
 /// Asks about quotas until it is dropped.
 pub struct Quotas<A, C> {
-    /// What is due, and what came of it.
+    /// The record of what is due, and of what came of it.
     pub store: Store,
     /// The platforms.
     pub catalog: Catalog,
-    /// Who asks them.
+    /// The asker of platforms.
     pub asks: A,
     /// The time.
     pub clock: C,

@@ -40,7 +40,7 @@ pub enum Standing {
     Active,
 }
 
-/// When an account ends for good, where that is near.
+/// Returns when an account ends for good, where that is near.
 pub fn ends_soon(account: &Account, now: UnixMillis) -> Option<UnixMillis> {
     let end = account.ends_at()?;
     (end > now && end.since(now) <= SOON).then_some(end)

@@ -9,7 +9,7 @@ use rustix::fs::Mode;
 use crate::files::owned::require_owned_directory;
 use crate::files::{self, io_error, make_private_dir, open_existing, open_private};
 
-/// Why the state directory cannot be used.
+/// The reason why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The directory, or a file in it, cannot be used.

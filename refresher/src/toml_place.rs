@@ -41,7 +41,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What an error's message says was expected, without what was found.
+/// Returns what an error's message says was expected, without what was found.
 pub fn problem(message: &str) -> String {
     let message = message.lines().next().unwrap_or_default().trim();
     if let Some(rest) = message.strip_prefix("unknown field `") {

@@ -22,7 +22,7 @@ pub fn named(field: &str, name: String) -> Result<String, String> {
     }
 }
 
-/// What stands in a variable of this process, without blanks around it; none where that is nothing.
+/// Reads a variable of this process, without blanks around it; none where that is nothing.
 pub fn read(name: &str) -> Option<SecretString> {
     let value = std::env::var(name).ok()?;
     let value = value.trim();

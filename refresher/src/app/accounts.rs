@@ -32,7 +32,7 @@ pub struct NewKey<'a> {
     pub platform: &'a str,
     /// The key, with whatever packing it came in.
     pub key: SecretString,
-    /// Where the account is reached, if not where its platform is.
+    /// The address at which the account is reached, if not its platform's.
     pub base_url: Option<&'a str>,
     /// The account's limits and its end.
     pub terms: &'a Terms,
@@ -205,7 +205,7 @@ pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Added> {
     }
 }
 
-/// What proves an account that has `key`, and the end of that: the key itself, or a token that it signs.
+/// Makes what proves an account that has `key`, and the end of that: the key itself, or a token that it signs.
 pub(super) fn credential_of(
     profile: &Profile,
     key: SecretString,
@@ -300,7 +300,7 @@ pub async fn reset(app: &App, caller: Caller, account: &str) -> Result<Status> {
     Ok(status)
 }
 
-/// What the platform says of an account, asked now with the credential that is stored. It changes nothing.
+/// Asks the platform about an account, now, with the credential that is stored. It changes nothing.
 ///
 /// # Errors
 /// If there is no such account, its platform is off, or no call is known that could tell.
@@ -353,7 +353,7 @@ pub struct Removed {
     pub id: String,
     /// The pools that it was in.
     pub pools: Vec<String>,
-    /// Why its login cannot be revoked, where its credential could not be opened.
+    /// The reason why its login cannot be revoked, where its credential could not be opened.
     pub unreadable: Option<String>,
     login: Option<(Profile, Credential)>,
 }

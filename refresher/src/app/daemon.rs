@@ -43,7 +43,7 @@ async fn send(state: &StateDir, method: Method, path: &str) -> Option<Vec<u8>> {
         .ok()
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of the answer of success to a `GET` on a Unix socket, at most `bound` bytes.

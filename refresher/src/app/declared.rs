@@ -25,11 +25,11 @@ use crate::oauth::exchange::require_vars;
 use crate::platform::{KeyForm, Profile};
 use crate::store::{Account, AccountChanges, Member, NewAccount, Saved, Status, Terms};
 
-/// Why an account is out of use.
+/// The reason of an account that is out of use.
 const OFF: &str = "config.toml says enabled = false";
 const GONE: &str = "config.toml does not declare it any more";
 
-/// Why an account is left alone that somebody made by hand.
+/// The reason of an account that is left alone, as somebody made it by hand.
 const NAME_TAKEN: &str =
     "there is an account of that name already, which config.toml did not make; it is left alone";
 
@@ -40,7 +40,7 @@ const NOWHERE: &str = "http://proxy-is-not-set.invalid:1";
 /// An account that waits for its first token, and the number of its credential.
 pub type Waiting = (AccountId, u64);
 
-/// What is kept beside an account that the configuration declared.
+/// The record that is kept beside an account that the configuration declared.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Declaration {
@@ -95,7 +95,7 @@ pub async fn apply(
 pub struct NotTaken {
     /// Its name.
     pub account: String,
-    /// Why, where that is seen without the daemon's environment.
+    /// The reason, where that is seen without the daemon's environment.
     pub why: Option<String>,
 }
 

@@ -11,7 +11,7 @@ use crate::platform::catalog;
 use crate::store::{Named, NotRotated, Unfit};
 use crate::{config, envoy, files, keys, login, oauth, state, store, tasks};
 
-/// Why an operation came to nothing. Never holds a secret.
+/// The reason why an operation came to nothing. Never holds a secret.
 #[derive(Debug, thiserror::Error)]
 #[error("{sentence}")]
 pub struct Error {

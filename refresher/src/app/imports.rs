@@ -42,30 +42,30 @@ pub struct Files<'a> {
     pub pool: Option<&'a str>,
     /// A file goes before a login that lasts longer, and before the key of an account that has the name.
     pub replace: bool,
-    /// What cannot be taken over is left out; else it has everything refused.
+    /// True if what cannot be taken over is left out; else everything is refused then.
     pub skip: bool,
     /// The accounts' limits and their end.
     pub terms: &'a Terms,
 }
 
-/// What an import does, told before it is done.
+/// The plan of an import, told before it is done.
 #[derive(Debug)]
 pub struct Plan {
-    /// What becomes of each credential, in the order of the files.
+    /// The fate of each credential, in the order of the files.
     pub lines: Vec<Line>,
     planned: Vec<Planned>,
 }
 
-/// What becomes of one credential.
+/// The fate of one credential, and its place.
 #[derive(Debug)]
 pub struct Line {
     /// Its file, and its place in there.
     pub at: String,
-    /// What becomes of it.
+    /// Its fate.
     pub becomes: Becomes,
 }
 
-/// What becomes of a credential.
+/// The fate of a credential.
 #[derive(Debug, Clone)]
 pub enum Becomes {
     /// The credential of an account.
@@ -86,12 +86,12 @@ pub enum Becomes {
     },
     /// Nothing, as it cannot be taken over.
     LeftOut {
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
-/// What is known of an account's credential.
+/// The kind of an account's credential, and what is known of it.
 #[derive(Debug, Clone)]
 pub enum Kind {
     /// A login, which Latchkey refreshes from then on.

@@ -52,10 +52,10 @@ pub struct KeyView {
     pub pool: String,
     /// The models it may ask for; none means all.
     pub models: Models,
-    /// What becomes of its requests.
+    /// The rules for its requests.
     #[serde(flatten)]
     pub rules: Rules,
-    /// What the operator demands of its requests.
+    /// The operator's demands on its requests.
     pub demands: Demands,
     /// Its caller may choose the account.
     pub may_choose_account: bool,

@@ -13,7 +13,7 @@ use crate::store::{self, TakenOut};
 /// The pause between two looks for the end of a refresh that is under way.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What becomes of a login that the platform does not revoke.
+/// The fate of a login that the platform does not revoke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unrevoked {
     /// It is kept, out of use.
@@ -120,7 +120,7 @@ mod tests {
 
     const CALLER: Caller = Caller::LocalOperator;
 
-    /// What a platform got, and the status that it answers with.
+    /// A platform: what it got, and the status that it answers with.
     #[derive(Clone, Default)]
     struct Platform(Arc<Mutex<(Vec<String>, u16)>>);
 

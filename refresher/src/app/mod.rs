@@ -65,13 +65,13 @@ pub struct App {
     pub catalog: Catalog,
     /// Accounts, pools, keys and what requests used.
     pub store: Store,
-    /// When the state was begun.
+    /// The time at which the state was begun.
     pub begun: Begun,
     only_looks: bool,
     clock: Arc<dyn Clock>,
 }
 
-/// When a state was begun.
+/// The time at which a state was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begun {
     /// It was there.

@@ -23,7 +23,7 @@ pub async fn served(app: &App) -> Result<Option<BTreeSet<String>>> {
     })
 }
 
-/// Where the operator's profiles are, and which terms were acknowledged.
+/// The folder of the operator's profiles, and the terms that were acknowledged.
 #[derive(Debug)]
 pub struct Setting {
     folder: Option<PathBuf>,

@@ -21,14 +21,14 @@ pub struct Quota {
     /// The rest, of a sum that nobody knows: money.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub left: Option<f64>,
-    /// Who told it.
+    /// The source that told it.
     pub source: Source,
-    /// When, in Unix milliseconds; none for what is counted here.
+    /// The time of it, in Unix milliseconds; none for what is counted here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<u64>,
 }
 
-/// Who told a window.
+/// The source that told a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {

@@ -28,7 +28,7 @@ pub struct AccountView {
     pub name: String,
     /// Its platform's id.
     pub platform: String,
-    /// Where it is reached, if not where its platform is.
+    /// The address at which it is reached, if not its platform's.
     pub base_url: Option<String>,
     /// The proxy of its own, by which it leaves; without its password.
     pub proxy: Option<String>,
@@ -44,9 +44,9 @@ pub struct AccountView {
     pub models: Models,
     /// The names by which its platform knows models.
     pub maps: ModelMaps,
-    /// Why it is as it is.
+    /// The reason of its state.
     pub reason: Option<String>,
-    /// If it needs a login and `serve` waits for one: the URL to open in a browser.
+    /// The URL to open in a browser, if it needs a login and `serve` waits for one.
     pub login_url: Option<String>,
     /// It needs a login, or a person should see to its refreshes, and it is a client of its own: it needs other secrets.
     #[serde(skip)]
@@ -69,7 +69,7 @@ pub struct AccountView {
     pub next_refresh_at: Option<i64>,
     /// Refreshes that failed in a row.
     pub failures: u32,
-    /// How they fail, and since when.
+    /// The failures in a row, and their beginning.
     pub failing: Option<FailingView>,
     /// The reasons for which Envoy leaves it alone, or tries it with one request at a time.
     pub cooling_down: Vec<Cooldown>,
@@ -93,7 +93,7 @@ pub struct AccountView {
 /// Refreshes of an account that fail.
 #[derive(Debug, Clone, Serialize)]
 pub struct FailingView {
-    /// How, why, and since when.
+    /// The kind, the reason and the beginning of the failures.
     #[serde(flatten)]
     pub failing: Failing,
     /// It has gone on for so long, or so near the credential's end, that a person should look.
@@ -109,7 +109,7 @@ pub struct Cooldown {
     pub until: u64,
     /// The platform did not say when: one request at a time tries after `until`.
     pub guessed: bool,
-    /// Why, in a word.
+    /// The reason, in a word.
     pub reason: String,
 }
 
@@ -205,7 +205,7 @@ impl AccountView {
     }
 }
 
-/// Why the account is as it is: what keeps it from serving first, then what was learned of it last.
+/// Says why the account is as it is: what keeps it from serving first, then what was learned of it last.
 fn reason(account: &Account, platform_is_on: bool, now: UnixMillis) -> Option<String> {
     let expired = account
         .credential_expires_at

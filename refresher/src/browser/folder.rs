@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::files::{Error, io_error};
 use crate::id::random_base32;
 
-/// How the folders' names begin.
+/// The beginning of the folders' names.
 const PREFIX: &str = "latchkey-browser-";
 /// 80 random bits.
 const NAME_CHARACTERS: usize = 16;

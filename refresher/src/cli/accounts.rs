@@ -26,7 +26,7 @@ use crate::store::{Saved, Status};
 
 /// The words that programs of other people have for taking something away.
 pub(super) const REMOVE: [&str; 2] = ["rm", "delete"];
-/// Where a key may come from besides standard input and a file.
+/// The variable that a key may come from, besides standard input and a file.
 const KEY_VARIABLE: &str = "LATCHKEY_API_KEY";
 
 /// Operations on accounts.
@@ -298,7 +298,7 @@ impl Add {
     }
 }
 
-/// What an account may do now, a line each.
+/// Returns what an account may do now, a line each.
 async fn now_set(context: &Context, account: &str) -> Result<String> {
     let app = &context.app;
     let views = app::status::accounts(app).await?;

@@ -7,7 +7,7 @@ use crate::app;
 use crate::fault::Fault;
 use crate::os_error::in_words;
 
-/// Why a command came to nothing.
+/// The reason why a command came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operation came to nothing.

@@ -181,7 +181,7 @@ async fn tell_of_maps(context: &Context, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// What a key may do now, a line each.
+/// Returns what a key may do now, a line each.
 async fn now_set(context: &Context, id: &str) -> Result<String> {
     let app = &context.app;
     let views = keys::list(app).await?;

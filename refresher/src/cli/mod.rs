@@ -192,7 +192,7 @@ Exit codes:
   3  done, but `refresher serve` is not running: Envoy goes on with the old state until it does
   4  `doctor`, `status --check` or `accounts check` found something that somebody has to see to";
 
-/// How a command ended that came to its end.
+/// The end of a command that came to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exit {
     Done,
@@ -263,7 +263,7 @@ impl Cli {
         }
     }
 
-    /// What the command line of this process asks for. `commit` is what this program was built of.
+    /// Reads what the command line of this process asks for. `commit` is what this program was built of.
     pub fn of_command_line(commit: Option<&str>) -> Cli {
         let commit = commit.filter(|commit| !commit.is_empty());
         let (version, filter) = (env!("CARGO_PKG_VERSION"), latchkey::VERSION);

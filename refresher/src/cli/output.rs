@@ -101,7 +101,7 @@ pub fn models(models: &Models) -> String {
     }
 }
 
-/// What is to be said of some of those in a table, a line each, beneath it.
+/// Returns what is to be said of some of those in a table, a line each, beneath it.
 pub fn beneath(said: &[(&str, String)]) -> String {
     let lines = said.iter().map(|(name, text)| format!("{name}: {text}\n"));
     let lines: String = lines.collect();

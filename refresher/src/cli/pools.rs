@@ -165,7 +165,7 @@ impl Command {
     }
 }
 
-/// What a pool is now, a line each.
+/// Returns what a pool is now, a line each.
 async fn now_set(context: &Context, id: &str) -> Result<String> {
     let pools = pools::list(&context.app).await?;
     let pool = pools.iter().find(|pool| pool.id == id);

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Error, Result};
 use crate::egress::Proxy;
 
-/// Where a proxy's password may come from besides its URL, which everybody on this machine can see while we run.
+/// The variable of a proxy's password, whose URL everybody on this machine can see while we run.
 const PASSWORD_VARIABLE: &str = "LATCHKEY_PROXY_PASSWORD";
 
 /// The proxy of an account to be set.

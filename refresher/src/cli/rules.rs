@@ -147,7 +147,7 @@ pub fn rules(rules: &Rules, demands: &Demands) -> Option<String> {
     (!said.is_empty()).then(|| said.join("; "))
 }
 
-/// Who wants each model to serve itself, by its name.
+/// The name of what wants each model to serve itself.
 #[derive(Debug, Clone, Copy)]
 pub enum Exact<'a> {
     /// A client key.
@@ -177,7 +177,7 @@ impl Exact<'_> {
     }
 }
 
-/// What an operator may not see in maps, those of the client key `of` where it is not the one that the command is about: a
+/// Says what an operator may not see in maps, those of the client key `of` where the command is about another: a
 /// word that is no effort, and that nothing comes of them where each model serves itself, as all of `exact` want.
 pub fn notes(maps: &ModelMaps, of: Option<&str>, exact: &[Exact<'_>]) -> Vec<String> {
     let efforts = EffortWord::ALL.map(EffortWord::as_str).join(", ");

@@ -199,7 +199,7 @@ fn ends(accounts: &[AccountView], now: UnixMillis) -> String {
     soon.filter_map(text).collect()
 }
 
-/// What gives an account a later end.
+/// Returns what gives an account a later end.
 pub fn later_end(view: &AccountView) -> String {
     match view.expires_at == view.ends_at {
         true => later_end_command(&view.name),
@@ -280,7 +280,7 @@ pub fn logins(accounts: &[AccountView]) -> String {
     needy.map(text).collect()
 }
 
-/// Why an account whose refresh token may be spent is not refreshed.
+/// Says why an account whose refresh token may be spent is not refreshed.
 pub fn spent(view: &AccountView) -> &str {
     let reason = view.reason.as_deref();
     reason.unwrap_or("its refresh token may be spent")
@@ -311,7 +311,7 @@ fn ends_with_its_token(view: &AccountView) -> bool {
     view.is_spent && matches!(view.standing, Standing::Active | Standing::CoolingDown)
 }
 
-/// What is wrong with each account whose refreshes have failed for long, and the cure.
+/// Returns what is wrong with each account whose refreshes have failed for long, and the cure.
 pub fn unrenewed(accounts: &[AccountView], now: UnixMillis) -> String {
     let text = |view: &AccountView| {
         let (problem, cure) = stuck(view, now)?;
@@ -320,7 +320,7 @@ pub fn unrenewed(accounts: &[AccountView], now: UnixMillis) -> String {
     accounts.iter().filter_map(text).collect()
 }
 
-/// What is wrong with an account whose refreshes have failed for long, as a sentence without a full stop, and the cure.
+/// Says what is wrong with an account whose refreshes fail for long, as a sentence without a full stop, and the cure.
 pub fn stuck(view: &AccountView, now: UnixMillis) -> Option<(String, String)> {
     let FailingView { failing, .. } = view.failing.as_ref().filter(|failing| failing.stuck)?;
     let end = match view.credential_expires_at.map(UnixMillis) {
@@ -463,7 +463,7 @@ fn quota(view: &AccountView, now: UnixMillis) -> String {
     joined(view.quota.iter().map(one), "; ")
 }
 
-/// Why it is as it is: its reason, how its refreshes fail, and its cooldowns.
+/// Says why it is as it is: its reason, how its refreshes fail, and its cooldowns.
 fn why(view: &AccountView, now: UnixMillis) -> String {
     let reason = view.reason.clone().unwrap_or_default();
     joined([reason, failing(view, now), cooldowns(view, now)], "; ")

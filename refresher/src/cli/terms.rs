@@ -146,14 +146,14 @@ impl TermFlags {
 /// The mark of what comes from the profile of an account's platform.
 const OF_PROFILE: &str = "profile's";
 
-/// Where the day of its limits begins, and when, if not at midnight: `Europe/Berlin 08:00`.
+/// Returns where the day of its limits begins, and when, if not at midnight: `Europe/Berlin 08:00`.
 fn day_of(limits: &Limits) -> String {
     let zone = limits.time_zone.as_deref().unwrap_or("UTC");
     let starts = limits.day_starts.map(|time| format!(" {time}"));
     format!("{zone}{}", starts.unwrap_or_default())
 }
 
-/// Where the day of its limits begins, when, and whether the platform's profile says so: `Asia/Shanghai (profile's)`.
+/// Says where and when the day of its limits begins, and if the profile says so: `Asia/Shanghai (profile's)`.
 pub fn zone_of(limits: &Limits) -> String {
     let of_profile = |setting| limits.of_profile.contains(&setting);
     let day = day_of(limits);

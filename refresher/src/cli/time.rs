@@ -52,7 +52,7 @@ impl FromStr for When {
 /// The characters of `2027-01-31`.
 const DAY_LENGTH: usize = 10;
 
-/// Why a text is no time.
+/// The reason why a text is no time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotATime {
     /// It is written as a day, and no calendar has that.

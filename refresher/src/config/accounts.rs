@@ -21,17 +21,17 @@ pub struct Declared {
     pub name: String,
     /// Its platform's id.
     pub platform: String,
-    /// Where its secrets are.
+    /// The names of its secrets' variables.
     pub secrets: Secrets,
     /// Its token endpoint, if not its platform's.
     pub token_url: Option<Url>,
-    /// Where it is reached, if not where its platform is.
+    /// The address at which it is reached, if not its platform's.
     pub base_url: Option<String>,
     /// The variable that holds the URL of the proxy by which it leaves.
     pub proxy_env: Option<String>,
     /// A pool that it joins besides the default one.
     pub pool: Option<String>,
-    /// What is known of it at its platform, which a login would tell.
+    /// The facts of it at its platform, which a login would tell.
     pub vars: BTreeMap<String, String>,
     /// The names by which its platform knows models, if the file says any.
     pub maps: Option<ModelMaps>,

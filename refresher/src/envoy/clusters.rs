@@ -49,7 +49,7 @@ const CONNECT_TIMEOUT: &str = "5s";
 /// of 100 streams. A lower bound would let one caller take the platform from all the others.
 const CIRCUIT: u32 = 1_000_000;
 
-/// What Envoy reads of a platform before the caller has taken it, in bytes: as much as the listener's connections have.
+/// Bytes that Envoy reads of a platform before the caller has taken them: as many as the listener's connections have.
 /// Its own default is 1 MiB, which a caller who reads nothing would have it keep.
 const CONNECTION_BUFFER_BYTES: u32 = 65_536;
 
@@ -58,7 +58,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// The time that a cluster stays which no account uses: more than an Envoy needs to hear that its accounts are gone.
 const LINGER: Duration = Duration::from_secs(10);
 
-/// Why the file could not be kept current.
+/// The reason why the file could not be kept current.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The accounts cannot be read.
@@ -108,7 +108,7 @@ pub struct ClustersFile {
 #[derive(Debug)]
 struct Cluster {
     value: Value,
-    /// When no account was found to use it any more.
+    /// The time at which no account was found to use it any more.
     unused: Option<Instant>,
 }
 
@@ -260,7 +260,7 @@ pub fn filter_in(response: &Value) -> Option<PathBuf> {
     resources.filter_map(named).next()
 }
 
-/// What the file of clusters in `state` says; none where there is none, or it is no JSON.
+/// Reads the file of clusters in `state`; none where there is none, or it is no JSON.
 pub fn read_file(state: &StateDir) -> Option<Value> {
     let file = std::fs::File::open(state.clusters()).ok()?;
     let text = files::read_within(file, MAX_FILE_BYTES).ok()?;

@@ -23,7 +23,7 @@ const KEEP_MS: u64 = 4 * DAY_MS;
 /// The instance that the forgotten ones are added up in.
 const EARLIER: &str = "";
 
-/// Why counts were not taken.
+/// The reason why counts were not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// They are not what an Envoy sends.

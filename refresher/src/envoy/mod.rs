@@ -208,7 +208,7 @@ async fn take_reports(State(shared): State<Shared>, Json(mut batch): Json<Batch>
     }
 }
 
-/// Whose word is asked for.
+/// The Envoy that is asked about.
 #[derive(Debug, Deserialize)]
 struct Named {
     /// The client key that names the thing.
@@ -254,7 +254,7 @@ async fn show_counts(State(shared): State<Shared>) -> Response {
     }
 }
 
-/// How far each Envoy is, for the command line.
+/// Tells the command line how far each Envoy is.
 async fn show_envoys(State(shared): State<Shared>) -> Response {
     match shared.store.head().await {
         Ok((_, revision)) => {

@@ -183,7 +183,7 @@ impl Reports {
     }
 }
 
-/// Why a report is passed over. The others of its batch are not, and the batch is not sent again: it would be the same.
+/// A reason to pass a report over. The others of its batch are taken, and it is not sent again: it would be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum Refused {
     /// It is of a kind that a newer filter knows.

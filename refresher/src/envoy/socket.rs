@@ -16,7 +16,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The longest path of a socket: `sun_path` has 108 bytes, one of them the end (unix(7)).
 const MAX_PATH_BYTES: usize = 107;
 
-/// Why there is no socket.
+/// The reason why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The operating system said no.

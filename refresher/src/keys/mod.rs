@@ -83,7 +83,7 @@ pub enum Error {
 
 /// A place that has the keys' text.
 pub trait Given: fmt::Debug + Send + Sync {
-    /// Where it is, for messages.
+    /// Returns where it is, for messages.
     fn place(&self) -> String;
 
     /// Its text, at most [`MAX_TEXT_BYTES`]; `None` if nothing was ever put there.

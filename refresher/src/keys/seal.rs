@@ -41,7 +41,7 @@ pub const SEALS_PER_KEY: u64 = 3_865_470_566;
 /// while something is read, and a few more.
 pub const MAX_EARLIER_KEYS: usize = 4;
 
-/// Why a record could not be sealed or opened.
+/// The reason why a record could not be sealed or opened.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Tampered with, cut short, swapped, or sealed with a key that is not at hand: one answer for all of them.
@@ -137,7 +137,7 @@ pub struct Binding<'a> {
     pub platform: &'a str,
     /// The kind of the credential, or of what else is sealed.
     pub kind: &'a str,
-    /// Where the credential goes, if the account has a base URL of its own.
+    /// The account's own base URL, if it has one: the credential goes there.
     pub base_url: Option<&'a str>,
 }
 

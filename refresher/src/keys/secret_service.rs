@@ -26,7 +26,7 @@ pub struct SessionKeyring {
     name: String,
 }
 
-/// What the keyring did not do, and why.
+/// A refusal of the keyring: what it did not do, and why.
 #[derive(Debug)]
 struct Refused(String, KeyringFault);
 

@@ -30,7 +30,7 @@ pub const LOGIN_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// The time that the last page has to reach the browser.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Why no redirect came.
+/// The reason why no redirect came.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// All the ports that the platform accepts are in use.
@@ -198,7 +198,7 @@ impl Open {
     }
 }
 
-/// Why a redirect was not taken.
+/// The reason why a redirect was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdmitted {
     /// It is no answer to a login that waits here.

@@ -2,7 +2,7 @@
 
 use crate::platform::Flow;
 
-/// What decides which way suits.
+/// The facts that decide which way suits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Machine {
     /// Somebody works on it from another one (SSH).
@@ -45,7 +45,7 @@ impl Way<'_> {
 pub struct Choice<'a> {
     /// The way.
     pub flow: &'a Flow,
-    /// Why not the first.
+    /// The reason why it is not the first.
     pub why: Option<&'static str>,
 }
 

@@ -42,7 +42,7 @@ pub(super) struct ByCode {
 pub struct Authorization {
     /// The page that a person opens.
     pub url: Url,
-    /// Where the browser comes back to.
+    /// The address that the browser comes back to.
     pub redirect_uri: RedirectUrl,
     /// The state that it must bring back.
     pub state: CsrfToken,

@@ -41,7 +41,7 @@ const USER_CODE_LIMIT: usize = 64;
 pub(super) struct ByDevice {
     oauth: OAuth,
     explanations: Vec<Explanation>,
-    /// What the server does otherwise than RFC 8628 has it, if it does.
+    /// The server's own form, where it differs from RFC 8628.
     by_code: Option<ByCode>,
     /// The code that the server knows the login by, once it gave it.
     device_code: Option<SecretString>,

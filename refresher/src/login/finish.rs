@@ -27,7 +27,7 @@ pub enum Whose<'a> {
         name: Option<&'a str>,
         /// The account's limits and its end.
         terms: &'a Terms,
-        /// Where it is reached, if not where its platform is.
+        /// The address at which it is reached, if not its platform's.
         base_url: Option<&'a BaseUrl>,
         /// The project that its operator says; without it, an account that is here keeps its own.
         project: Option<&'a str>,
@@ -68,13 +68,13 @@ pub struct Grant<'a> {
     pub renew: bool,
     /// Its credential, and what is known of it.
     pub granted: Granted,
-    /// Where it is reached, if not where its platform is.
+    /// The address at which it is reached, if not its platform's.
     pub base_url: Option<&'a BaseUrl>,
     /// A pool that it joins besides the default one.
     pub pool: Option<&'a str>,
     /// A proxy of its own, unless the terms say one, or none.
     pub proxy: Option<&'a Proxy>,
-    /// What its file said beside its credential.
+    /// The rest of its file, beside its credential.
     pub origin: Option<&'a [u8]>,
 }
 
@@ -96,7 +96,7 @@ pub enum Error {
         expected: String,
         /// The person whose it is.
         found: String,
-        /// Where.
+        /// The address.
         platform: String,
     },
     /// The account has moved on meanwhile.
@@ -107,7 +107,7 @@ pub enum Error {
     NameTaken {
         /// The name.
         name: String,
-        /// Where its account is.
+        /// The place where its account is.
         platform: String,
     },
     /// The store failed.
@@ -250,7 +250,7 @@ async fn owner(
     }
 }
 
-/// What is told of a grant once its account has it.
+/// The facts of a grant that are told once its account has it.
 struct Told {
     platform: String,
     vars: Vars,

@@ -33,7 +33,7 @@ pub const FILE_LIMIT: u64 = 4 * 1024 * 1024;
 pub const ENTRIES_LIMIT: usize = 10_000;
 /// The beginning of a personal access token of Codex's.
 const ACCESS_TOKEN_PREFIX: &str = "at-";
-/// What some editors put before a text (U+FEFF).
+/// The mark that some editors put before a text (U+FEFF).
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The credential in the file.
@@ -47,7 +47,7 @@ pub enum Imported {
     ApiKey(SecretString),
 }
 
-/// Why nothing was taken from the file.
+/// The reason why nothing was taken from the file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// It is neither JSON nor a table of keys.
@@ -82,7 +82,7 @@ pub enum Error {
     Unsupported {
         /// As written, or as inferred.
         mode: &'static str,
-        /// Why, and what to do instead.
+        /// The reason, and what to do instead.
         problem: &'static str,
     },
     /// A credential of another platform than the file's program is for.
@@ -90,7 +90,7 @@ pub enum Error {
     OtherPlatform {
         /// As written, or as inferred.
         mode: &'static str,
-        /// Whose it is, and what to do instead.
+        /// Its owner, and what to do instead.
         problem: &'static str,
     },
     /// A mode that this version does not know.

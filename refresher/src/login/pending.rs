@@ -89,7 +89,7 @@ struct Pending {
     lapses_at: Instant,
 }
 
-/// Why an account has no URL.
+/// The reason why an account has no URL.
 #[derive(Debug, thiserror::Error)]
 enum NoUrl {
     #[error(transparent)]

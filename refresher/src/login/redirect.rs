@@ -56,7 +56,7 @@ impl Denial {
     }
 }
 
-/// Why a redirect was not taken.
+/// The reason why a redirect was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Too long, a parameter given twice, or neither code nor error.

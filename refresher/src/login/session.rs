@@ -99,7 +99,7 @@ pub struct Cookie {
     expires_at: Option<UnixMillis>,
 }
 
-/// What is asked of a browser.
+/// A browser, as far as it is asked.
 pub trait Window {
     /// The addresses of its pages.
     fn addresses(&mut self) -> impl Future<Output = Result<Vec<String>, browser::Error>> + Send;

@@ -8,7 +8,7 @@ use crate::platform::Profile;
 use crate::platform::flow::{PROJECT, Setup};
 use crate::store::Vars;
 
-/// Why an account cannot be used, though its person has logged in.
+/// The reason why an account cannot be used, though its person has logged in.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There can be no client for the platform.

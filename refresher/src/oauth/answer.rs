@@ -82,7 +82,7 @@ pub struct Grant {
     pub refresh: Option<SecretString>,
     /// OpenID Connect's id token.
     pub id: Option<SecretString>,
-    /// When the login ends for good, which no refresh moves: the refresh token's end, where it is told.
+    /// The time when the login ends for good, which no refresh moves: the refresh token's end, where it is told.
     pub login_ends_at: Option<UnixMillis>,
     /// There was an access token, and it is longer than a header's value may be ([`MAX_VALUE_BYTES`]): no request could
     /// carry it.
@@ -92,7 +92,7 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// What this answer tells of the login's end: an end, that none is known any more, or nothing.
+    /// Returns what this answer tells of the login's end: an end, that none is known any more, or nothing.
     pub fn login_end(&self) -> Option<Option<UnixMillis>> {
         (self.refresh.is_some() || self.login_ends_at.is_some()).then_some(self.login_ends_at)
     }
@@ -327,7 +327,7 @@ pub fn grant(body: &Map<String, Value>, members: &Members, now: UnixMillis) -> O
 /// The members in which servers tell how long a refresh token lives: those of Google and GitHub, and of Keycloak.
 const REFRESH_LIFETIMES: [&str; 2] = ["refresh_token_expires_in", "refresh_expires_in"];
 
-/// When a refresh token that was issued just `now` ends: its announced lifetime, else its `exp`. Only a hint, so one that
+/// Returns the end of a refresh token issued `now`: its announced lifetime, else its `exp`. Only a hint, so one that
 /// seems to be past is not believed. Keycloak says 0 for a token without an end.
 fn login_end(
     body: &Map<String, Value>,
@@ -373,7 +373,7 @@ fn moment(value: &Value) -> Option<UnixMillis> {
     }
 }
 
-/// When a token that was issued just `now` expires: its `exp` as far as that is [believed](believed), else its announced
+/// Returns the end of a token issued just `now`: its `exp` as far as that is [believed](believed), else its announced
 /// end, at most [`EXPIRY_LIMIT`] away. A new token that seems to have expired already shows that the clocks disagree, and is believed in neither.
 fn expiry(
     access: &SecretString,

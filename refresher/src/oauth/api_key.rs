@@ -9,7 +9,7 @@ use crate::clock::UnixMillis;
 use crate::platform::OAuth;
 use crate::platform::oauth::{ApiKeyExchange, Members};
 
-/// Why there is no API key.
+/// The reason why there is no API key.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No answer.

@@ -7,7 +7,7 @@ use rustls::{CertificateError, Error as Tls};
 
 use crate::os_error;
 
-/// What `error` says, as the end of a sentence.
+/// Returns what `error` says, as the end of a sentence.
 pub fn in_words(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "it took too long".to_owned();
@@ -87,7 +87,7 @@ mod tests {
 
     use super::*;
 
-    /// What a call says of a server that answers the first bytes with these, and then ends.
+    /// Returns what a call says of a server that answers the first bytes with these, and then ends.
     async fn said_of(scheme: &str, answer: &'static [u8]) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -19,9 +19,9 @@ use crate::platform::{OAuth, Profile};
 pub struct Granted {
     /// The proof of the account.
     pub credential: Credential,
-    /// When the access token expires, where that is known.
+    /// The end of the access token, where that is known.
     pub credential_expires_at: Option<UnixMillis>,
-    /// When the login ends for good, where that is known.
+    /// The end of the login for good, where that is known.
     pub login_ends_at: Option<UnixMillis>,
     /// The profile's claims.
     pub vars: BTreeMap<String, String>,

@@ -14,14 +14,14 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::clock::UnixMillis;
 use crate::id::hex;
 
-/// What stays as it is in a canonical request (RFC 3986 §2.3).
+/// The characters that are escaped in a canonical request: all but the unreserved ones (RFC 3986 §2.3).
 const ESCAPED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// Who signs, and for how long.
+/// The signer of requests, and the life of a signature.
 #[derive(Debug, Clone)]
 pub struct Signer {
     /// The client's id.
@@ -53,7 +53,7 @@ impl Signer {
     }
 }
 
-/// What is signed of a request.
+/// Returns what is signed of a request.
 fn canonical(method: &str, url: &Url) -> String {
     let mut query: Vec<String> = url
         .query_pairs()

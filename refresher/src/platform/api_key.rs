@@ -23,7 +23,7 @@ pub struct KeyForm {
     pub others: BTreeMap<String, String>,
 }
 
-/// Why a text is no API key of a platform.
+/// The reason why a text is no API key of a platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAKey {
     /// Nothing is there.
@@ -50,7 +50,7 @@ pub enum NotAKey {
         name: String,
         /// The fewest that its keys have.
         shortest: usize,
-        /// How many there are.
+        /// The number that there is.
         found: usize,
     },
     /// A client key of ours.
@@ -73,7 +73,7 @@ pub enum NotAKey {
     Other {
         /// The name of the platform.
         wanted: String,
-        /// What it is.
+        /// The thing that was found.
         found: String,
     },
     /// It begins as no key of the platform does.

@@ -20,7 +20,7 @@ const BUILT_IN: &str = "(built in) ";
 /// The most bytes of a profile: a hundred times the longest embedded one.
 const MAX_PROFILE_BYTES: u64 = 256 * 1024;
 
-/// Why the platforms cannot be loaded, or one of them cannot be used.
+/// The reason why the platforms cannot be loaded, or one of them cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder cannot be read.
@@ -131,7 +131,7 @@ impl Catalog {
         }))
     }
 
-    /// What is wrong with the files of the operator's folder: of each file, and of each platform that the others make.
+    /// Finds the faults of the operator's folder: of each file, and of each platform that the others make.
     pub fn faults(folder: &Path) -> Vec<Error> {
         let (files, mut layers) = match (toml_files(folder), layers(&[])) {
             (Ok(files), Ok(layers)) => (files, layers),

@@ -80,7 +80,7 @@ pub(super) fn web_url(key: &str, text: &str) -> Result<Url, Invalid> {
     fit(key, base_url::web_url(text))
 }
 
-/// Where the platform answers, in order of dialect and operation.
+/// Returns the endpoints at which the platform answers, in order of dialect and operation.
 pub(super) fn endpoints(
     raw: BTreeMap<String, BTreeMap<String, raw::Endpoint>>,
 ) -> Result<Vec<Endpoint>, Invalid> {
@@ -160,7 +160,7 @@ pub(super) fn endpoint(
 /// The most members beside the body in a wrapper.
 const MAX_WRAPPER_MEMBERS: usize = 16;
 
-/// What stands around the bodies at an endpoint.
+/// Returns what stands around the bodies at an endpoint.
 fn wrapper(at: &str, raw: raw::Wrapper) -> Result<Wrapper, Invalid> {
     let is_name = |name: &str| {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';

@@ -56,7 +56,7 @@ pub struct Code {
 pub struct Pasted {
     /// The request.
     pub authorize: Authorize,
-    /// Where the browser ends; the code is shown there, or stands in the address.
+    /// The address at which the browser ends; the code is shown there, or stands in the address.
     pub redirect_uri: String,
 }
 
@@ -104,7 +104,7 @@ pub enum CredentialFile {
     Gemini,
 }
 
-/// What an account needs at its platform beside a login.
+/// A need of an account at its platform, beside a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Setup {
@@ -134,7 +134,7 @@ pub struct WaysIn {
     pub flows: Vec<Flow>,
     /// For refusals that need words.
     pub explanations: Vec<Explanation>,
-    /// What is asked for once a person has logged in.
+    /// The need that is met once a person has logged in.
     pub setup: Option<Setup>,
 }
 

@@ -22,7 +22,7 @@ const OWN: [&str; 5] = ["id", "name", "owner", "abstract", "extends"];
 /// The lists to which a file adds, in front, where other lists are replaced.
 const ADDED: [&str; 2] = ["verdicts", "accents"];
 
-/// What is known of one token endpoint alone: the file that names another does not take it over.
+/// The table about one token endpoint alone: the file that names another does not take it over.
 const OF_ENDPOINT: &str = "refresh_token";
 
 /// The form of keys: one that signs, or goes elsewhere, is made by others. The file that says what keys do does not take
@@ -115,7 +115,7 @@ impl Layer {
     }
 }
 
-/// Where a key of a table is written, and its value.
+/// Returns where a key of a table is written, and its value.
 fn entry<'a, 'i>(table: &'a DeTable<'i>, key: &str) -> Option<(usize, &'a Spanned<DeValue<'i>>)> {
     let (name, value) = table.iter().find(|(name, _)| name.get_ref() == key)?;
     Some((name.span().start, value))

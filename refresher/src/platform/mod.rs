@@ -72,9 +72,9 @@ pub struct Profile {
     pub api_keys: KeyForm,
     /// The limits of an account for which the operator set no others.
     pub limits: LimitSettings,
-    /// Where requests go.
+    /// The target of requests.
     pub upstream: Upstream,
-    /// How tokens are made of an account's key; none where the key itself goes out.
+    /// The making of tokens from an account's key; none where the key itself goes out.
     pub signing: Option<Signing>,
     /// The token endpoint; present if a credential of `credentials` comes from one.
     pub oauth: Option<OAuth>,
@@ -88,14 +88,14 @@ pub struct Profile {
     pub record: snapshot::Platform,
 }
 
-/// Where a platform's requests go.
+/// The target of a platform's requests.
 #[derive(Debug, Clone)]
 pub struct Upstream {
     /// Scheme, host, port and path; [`NOWHERE`] where each account has its own.
     pub url: BaseUrl,
     /// The base URLs that accounts may have for themselves.
     pub of_accounts: OwnBaseUrl,
-    /// Where those may lead.
+    /// The network that those may lead into.
     pub network: Network,
     /// A file of certificates to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
@@ -124,7 +124,7 @@ pub enum OwnBaseUrl {
 /// that lost its own reaches nobody.
 const NOWHERE: &str = "https://the-account-has-no-base-url.invalid";
 
-/// Where an account's credential goes in a request.
+/// The part of a request that an account's credential goes into.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {

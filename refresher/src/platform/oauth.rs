@@ -27,7 +27,7 @@ pub enum Encoding {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignedRequests {
-    /// How it is signed.
+    /// The scheme of its signature.
     pub scheme: Scheme,
     /// For how many seconds a signature is good.
     #[serde(default = "half_an_hour")]
@@ -46,7 +46,7 @@ fn half_an_hour() -> u32 {
     30 * 60
 }
 
-/// Where the parts of an answer stand: the names of members, or JSON pointers (RFC 6901). Unless told, those of RFC 6749
+/// The places of an answer's parts: names of members, or JSON pointers (RFC 6901). Unless told, those of RFC 6749
 /// §5.1.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -95,9 +95,9 @@ pub struct OAuth {
     pub refresh_encoding: Encoding,
     /// More parameters of the refresh request.
     pub refresh_params: BTreeMap<String, String>,
-    /// How requests with a client's own secret are signed; none where the secret itself goes out.
+    /// The signing of requests with a client's own secret; none where the secret itself goes out.
     pub signed: Option<SignedRequests>,
-    /// Where the parts of an answer stand.
+    /// The places of an answer's parts.
     pub answer: Members,
     /// The fate of the refresh token in a refresh.
     pub renewal: Renewal,
@@ -118,7 +118,7 @@ pub struct ClientEnv {
     pub id: String,
     /// That of its secret.
     pub secret: String,
-    /// How to make one, as a clause without a full stop.
+    /// The way to make one, as a clause without a full stop.
     pub help: Option<String>,
 }
 
@@ -131,7 +131,7 @@ pub struct ClientEnv {
 pub struct NoClient {
     /// The platform.
     pub platform: String,
-    /// Where it should be.
+    /// The variables in which it should be.
     pub env: ClientEnv,
     /// The variable that is not set, or is empty.
     pub missing: String,

@@ -18,9 +18,9 @@ const MAX_BODY_BYTES: usize = 4 * 1024;
 /// A call that proves a credential.
 #[derive(Debug, Clone)]
 pub struct Probe {
-    /// How it is asked.
+    /// The method of the question.
     pub method: Method,
-    /// Where: the path follows that of the base URL, as an endpoint's does.
+    /// The place that is asked: its path follows that of the base URL, as an endpoint's does.
     pub endpoint: Endpoint,
     /// The query, without the credential's place; empty for none.
     pub query: String,

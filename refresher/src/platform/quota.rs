@@ -69,7 +69,7 @@ pub struct Places {
     pub used: Option<Pointer>,
     /// The length of the window, which is named by it then (`5h`, `7d`).
     pub seconds: Option<Pointer>,
-    /// When the window starts anew; the first that is a moment to come decides.
+    /// The time when the window starts anew; the first that is a moment to come decides.
     #[serde(default)]
     pub resets: Vec<Pointer>,
 }

@@ -22,11 +22,11 @@ pub struct Session {
     pub site: Url,
     /// The sign that the login has happened, beside the presence of all secrets.
     pub done: Done,
-    /// What proves the account, by name.
+    /// The secrets that prove the account, by name.
     pub secrets: BTreeMap<String, Source>,
-    /// What is told of the account, by the name of its variable.
+    /// The claims of the account, by the name of their variable.
     pub claims: BTreeMap<String, Source>,
-    /// What goes out, made of the secrets.
+    /// The credential that goes out, made of the secrets.
     pub credential: Template,
 }
 
@@ -35,7 +35,7 @@ pub struct Session {
 pub struct Done {
     /// A cookie of the site.
     pub cookie: Option<String>,
-    /// How the address of a page begins.
+    /// The beginning of a page's address.
     pub address: Option<Url>,
 }
 
@@ -48,12 +48,12 @@ pub enum Source {
     LocalStorage {
         /// Its key.
         key: String,
-        /// Where in it, if it is JSON.
+        /// The place in it, if it is JSON.
         at: Option<String>,
     },
     /// A member of a JSON answer of the site.
     Page {
-        /// Where the site answers it.
+        /// The address at which the site answers it.
         url: Url,
         /// A JSON pointer (RFC 6901).
         at: String,

@@ -22,7 +22,7 @@ const MIN_LIFETIME: Duration = Duration::from_secs(60);
 /// The longest: a token that is stolen is of use no longer than this.
 const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How tokens are made of a key.
+/// The making of tokens from a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signing {
     separator: String,

@@ -19,7 +19,7 @@ use crate::oauth::http::{ApiAnswer, HttpClient};
 use crate::platform::Profile;
 use crate::platform::probe::Probe;
 
-/// What a platform says of an account.
+/// The platform's word on an account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "found", rename_all = "snake_case")]
 pub enum Finding {
@@ -27,7 +27,7 @@ pub enum Finding {
     Alive,
     /// It is of no use until somebody sees to it.
     Dead {
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
     /// The credential was refused. Another one may be taken.
@@ -38,12 +38,12 @@ pub enum Finding {
         until: u64,
         /// The platform did not say when.
         guessed: bool,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
     /// That could not be learned.
     Unknown {
-        /// Why not.
+        /// The reason.
         why: String,
     },
 }

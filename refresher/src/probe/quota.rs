@@ -32,14 +32,14 @@ pub struct Figure {
     pub left: Option<f64>,
 }
 
-/// What is known of the calls about an account.
+/// The record of the calls about an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Calls {
-    /// When the last one left.
+    /// The time when the last one left.
     pub asked_at: Option<UnixMillis>,
     /// Those in a row that told nothing.
     pub failures: u32,
-    /// When an answer to a request last reported windows, or a call did.
+    /// The time when an answer to a request last reported windows, or a call did.
     pub heard_at: UnixMillis,
 }
 
@@ -52,12 +52,12 @@ pub struct Out {
     pub guessed: bool,
 }
 
-/// Why an account is out whose quota is used up: the profiles' own word.
+/// Returns the reason of an account whose quota is used up: the profiles' own word.
 pub fn used_up() -> Option<Reason> {
     Reason::try_from("usage_limit".to_owned()).ok()
 }
 
-/// When the next call about an account is due, at `now`.
+/// Returns when the next call about an account is due, at `now`.
 pub fn due(endpoint: &QuotaEndpoint, calls: &Calls, now: UnixMillis) -> UnixMillis {
     let Some(asked_at) = calls.asked_at else {
         return now;

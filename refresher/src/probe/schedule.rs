@@ -32,15 +32,15 @@ const QUIET: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Row {
     /// The credential that they were about.
     pub generation: u64,
-    /// How many there were in a row.
+    /// The number of there were in a row.
     pub asked: u32,
-    /// When the last of them left.
+    /// The time when the last of them left.
     pub asked_at: UnixMillis,
-    /// When the next one is due; none where none is.
+    /// The time when the next one is due; none where none is.
     pub due_at: Option<UnixMillis>,
 }
 
-/// What a call leads to.
+/// The consequence of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// The account is dead for good.
@@ -93,7 +93,7 @@ pub fn is_refusal(reason: &Reason) -> bool {
     reason.as_str() == REFUSED
 }
 
-/// What comes of the answer to the call that was the `asked`th of its row, and that asked about `reason`; `disproves`: a
+/// Tells what comes of the answer to the `asked`th call of its row, which asked about `reason`; `disproves`: a
 /// good answer speaks against that; `renewable`: another credential may come in place of this one.
 pub fn next(
     finding: &Finding,

@@ -122,7 +122,7 @@ impl Fixture {
         *self.prober.asks.finding.lock().unwrap() = finding;
     }
 
-    /// Who was asked about in a turn.
+    /// Returns who was asked about in a turn.
     async fn turn(&self) -> Vec<String> {
         self.prober.turn().await.unwrap();
         std::mem::take(&mut *self.prober.asks.asked.lock().unwrap())
@@ -133,7 +133,7 @@ impl Fixture {
         (account.status, account.reason.is_some())
     }
 
-    /// What Envoys are told of when the account was found alive.
+    /// Returns what Envoys are told of when the account was found alive.
     async fn alive_at(&self) -> u64 {
         let page = self.prober.store.page(None, 0).await.unwrap().bytes;
         let page = Page::parse(&page).unwrap();

@@ -33,7 +33,7 @@ pub trait TokenEndpoint: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct TokenEndpoints(HashMap<String, Endpoint>);
 
-/// Where the tokens of a platform come from.
+/// The source of a platform's tokens.
 #[derive(Debug)]
 enum Endpoint {
     /// From its token endpoint.

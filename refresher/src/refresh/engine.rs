@@ -72,16 +72,16 @@ pub enum Refreshed {
     Superseded,
     /// Not now.
     Later {
-        /// When it will be tried again.
+        /// The time when it will be tried again.
         at: UnixMillis,
-        /// How it failed; none where no call was made.
+        /// The kind of the failure; none where no call was made.
         how: Option<Failure>,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// The login has ended.
     NeedsLogin {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// Another process is at it.
@@ -604,8 +604,8 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
     }
 }
 
-/// What is kept of a failure. Whoever reads the log is told at each one that a person should look, once that is so: they
-/// come ever more slowly. `at`: when the next try is.
+/// Returns what is kept of a failure. At each the log says that a person should look, once that is so: they come ever more
+/// slowly. `at`: when the next try is.
 fn noted(claim: &Claim, how: Failure, reason: &str, at: UnixMillis, now: UnixMillis) -> Failing {
     let failing = Failing::noted(claim.failing.as_ref(), how, reason, now);
     if !failing.is_stuck(claim.credential_expires_at, now) {

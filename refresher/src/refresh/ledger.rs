@@ -25,9 +25,9 @@ pub struct Entry {
     pub kind: CredentialKind,
     /// Counts its credentials.
     pub generation: u64,
-    /// When the current tokens were stored.
+    /// The time at which the current tokens were stored.
     pub issued_at: UnixMillis,
-    /// When the access token expires, where that is known.
+    /// The end of the access token, where that is known.
     pub credential_expires_at: Option<UnixMillis>,
     /// Not to be tried before, after a failure.
     pub retry_at: Option<UnixMillis>,
@@ -55,17 +55,17 @@ pub struct Claim {
     pub credential: Credential,
     /// The way in which it is renewed.
     pub renewal: Renewal,
-    /// When the access token expires, where that is known.
+    /// The end of the access token, where that is known.
     pub credential_expires_at: Option<UnixMillis>,
-    /// When the login ends for good, where that is known.
+    /// The end of the login for good, where that is known.
     pub login_ends_at: Option<UnixMillis>,
     /// Failures in a row, zero after a commit.
     pub failures: u32,
-    /// How they fail, and since when; none after a commit.
+    /// The failures in a row, and their beginning; none after a commit.
     pub failing: Option<Failing>,
     /// The number of calls that went out with this generation's refresh token and stayed unanswered, before this claim.
     pub unanswered: u32,
-    /// When the first of those went out.
+    /// The time when the first of those went out.
     pub first_unanswered_at: Option<UnixMillis>,
 }
 
@@ -93,20 +93,20 @@ pub enum Claimed {
     NotRefreshable,
 }
 
-/// What is known of an account at its platform, by name.
+/// The facts of an account at its platform, by name.
 pub type Vars = BTreeMap<String, String>;
 
 /// Tells how a platform's credentials of a kind are renewed.
 pub type RenewalOf<'a> = &'a (dyn Fn(&str, CredentialKind) -> Renewal + Sync);
 
-/// Where an account with a failed refresh goes from here.
+/// The state of an account after a failed refresh.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {
     /// Not before.
     pub at: UnixMillis,
     /// Failures in a row, this one included.
     pub failures: u32,
-    /// How they fail, and since when.
+    /// The failures in a row, and their beginning.
     pub failing: Option<Failing>,
     /// Calls that stayed unanswered, to be stored in place of what [`Ledger::intend`] counted.
     pub unanswered: u32,
@@ -115,7 +115,7 @@ pub struct Retry {
 /// The store, as the engine sees it. Each method is one transaction, durable when it returns. A login that replaces an
 /// account's tokens counts as a new generation with no failures and no intents, and leaves a claim to its holder.
 pub trait Ledger: Send + Sync + 'static {
-    /// Why the store failed; never names a secret.
+    /// The reason why the store failed; never names a secret.
     type Error: std::error::Error + Send + Sync + 'static;
 
     /// Notes when the login of `generation` ends for good, as its platform told it. It is announced, and decides nothing.

@@ -101,7 +101,7 @@ impl Reports {
     }
 }
 
-/// How long a report waits after so many refreshes for reports in a row.
+/// Returns how long a report waits after so many refreshes for reports in a row.
 fn pause_after(refreshes: u32) -> Duration {
     backoff(refreshes, None, Jitter::NONE)
 }

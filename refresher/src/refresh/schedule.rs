@@ -55,7 +55,7 @@ impl Jitter {
     }
 }
 
-/// When a token issued at `issued` is due for a refresh. Never after `expires`.
+/// Returns when a token issued at `issued` is due for a refresh. Never after `expires`.
 pub fn refresh_at(issued: UnixMillis, expires: Option<UnixMillis>, jitter: Jitter) -> UnixMillis {
     let Some(expires) = expires else {
         return issued.plus(LIFE_WITHOUT_EXPIRY);
@@ -64,7 +64,7 @@ pub fn refresh_at(issued: UnixMillis, expires: Option<UnixMillis>, jitter: Jitte
     expires.minus(lead + jitter.of_duration(lead, LEAD_JITTER))
 }
 
-/// How long until a token is due for a refresh, which comes no sooner than `floor` after it was issued. A token that was
+/// Returns the time until a token is due for a refresh, no sooner than `floor` after it was issued. A token that was
 /// issued in the future shows that the clock was set back since, so the floor says nothing; the refresh that this may
 /// cost is issued under the new clock.
 pub fn wait(

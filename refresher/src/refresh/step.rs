@@ -16,7 +16,7 @@ pub enum Step {
     GiveUp,
 }
 
-/// What is known of the use of an access token.
+/// The use that an access token is of, as far as that is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessToken {
     /// Nothing speaks against it.

@@ -67,7 +67,7 @@ impl TryFrom<String> for Status {
     }
 }
 
-/// What is known of an account at its platform, by name: the variables of the platform's header templates, and who it is.
+/// The facts of an account at its platform, by name: the variables of its header templates, and who it is.
 /// Sealed at rest.
 pub type Vars = BTreeMap<String, String>;
 
@@ -101,7 +101,7 @@ pub struct Account {
     pub failures: u32,
     /// Its refresh token may be spent and is not sent any more, so that it ends with its access token.
     pub is_spent: bool,
-    /// How they fail, and since when; none where the last one went well.
+    /// The failures in a row, and their beginning; none where the last one went well.
     #[sqlx(try_from = "JsonText<Option<Failing>>")]
     pub failing: Option<Failing>,
     /// The time before which no refresh is tried.
@@ -112,14 +112,14 @@ pub struct Account {
     /// The names by which its platform knows models.
     #[sqlx(try_from = "JsonText<ModelMaps>")]
     pub maps: ModelMaps,
-    /// What its operator said of the most that it may use.
+    /// The operator's limits for it.
     #[sqlx(flatten, try_from = "OwnLimitRow")]
     pub limits: OwnLimits,
     /// The end that the operator set, whatever the credential.
     pub expires_at: Option<UnixMillis>,
     /// The end of the login, which no refresh moves, where its platform told one.
     pub login_ends_at: Option<UnixMillis>,
-    /// Where it is reached, if not where its platform is.
+    /// The address at which it is reached, if not its platform's.
     pub base_url: Option<String>,
     /// The revision of its last change.
     #[sqlx(try_from = "i64")]
@@ -216,7 +216,7 @@ impl Account {
         self.expires_at.is_some_and(|time| time <= now)
     }
 
-    /// When it ends for good unless a person does something; none where nobody knows an end.
+    /// Returns when it ends for good unless a person does something; none where nobody knows an end.
     pub fn ends_at(&self) -> Option<UnixMillis> {
         let of_credential = self.credential_expires_at;
         let of_credential = of_credential.filter(|_| self.kind == CredentialKind::Session);

@@ -26,7 +26,7 @@ pub struct Member<'a> {
     pub pool: Option<&'a str>,
     /// A proxy of its own by which it leaves, unless the terms for all say one, or none.
     pub proxy: Option<&'a Proxy>,
-    /// What its file said beside its credential.
+    /// The rest of its file, beside its credential.
     pub origin: Option<&'a [u8]>,
 }
 
@@ -75,7 +75,7 @@ impl Store {
         Ok(all)
     }
 
-    /// What the file of an account said beside its credential; none where it came from no file.
+    /// Reads what the file of an account said beside its credential; none where it came from no file.
     ///
     /// # Errors
     /// If there is no such account, or it cannot be opened.

@@ -39,10 +39,10 @@ pub struct ClientKey {
     /// The models that it may ask for.
     #[sqlx(try_from = "JsonText<Models>")]
     pub models: Models,
-    /// What becomes of its requests.
+    /// The rules for its requests.
     #[sqlx(flatten)]
     pub rules: Rules,
-    /// What the operator demands of them.
+    /// The operator's demands on them.
     #[sqlx(try_from = "JsonText<Demands>")]
     pub demands: Demands,
     /// True if its caller may choose the account.
@@ -94,9 +94,9 @@ pub struct KeyChange {
     pub pool: Option<String>,
     /// The models that it may ask for; an empty list means all.
     pub models: Option<Models>,
-    /// What becomes of its requests.
+    /// The rules for its requests.
     pub rules: RuleChange,
-    /// What the operator demands of them.
+    /// The operator's demands on them.
     pub demands: DemandChange,
     /// Takes away every choice of its caller's, before any is given.
     pub no_choice: bool,

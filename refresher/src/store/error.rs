@@ -70,7 +70,7 @@ pub enum Error {
     RefreshUnderWay {
         /// The database.
         path: PathBuf,
-        /// When the claim on that refresh lapses, by the database's clock.
+        /// The time at which the claim on that refresh lapses, by the database's clock.
         until: UnixMillis,
     },
     /// The database was sealed with another key. It was not changed.
@@ -232,7 +232,7 @@ fn in_words(error: &sqlx::Error) -> String {
     words.to_owned()
 }
 
-/// What stands in a column that this release cannot read, without the library's names of types.
+/// Returns what stands in a column that this release cannot read, without the library's names of types.
 fn found_in_column(said: &str) -> String {
     match said.contains("Rust type") {
         true => "a value of another kind than it has".to_owned(),
@@ -240,11 +240,11 @@ fn found_in_column(said: &str) -> String {
     }
 }
 
-/// What a failure means that comes of other tables, or of what stands in them.
+/// The words for a failure that comes of other tables, or of what stands in them.
 const FOREIGN: &str =
     "its tables are not as this release makes and fills them; something else has changed it";
 
-/// What is said of a failure that nobody expects.
+/// The words for a failure that nobody expects.
 const UNKNOWN: &str =
     "it failed in a way that this release does not know; the log has SQLite's own words";
 
@@ -302,7 +302,7 @@ pub enum Unfit {
         "expected at most {MAX_VALUE_BYTES} letters (a-z, A-Z), digits and signs in its variable {0}"
     )]
     Variable(String),
-    /// What is its own, in a request to its platform.
+    /// A part of its own, in a request to its platform.
     #[error(transparent)]
     Request(fit::Unfit),
     /// The members of a pool.

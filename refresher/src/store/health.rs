@@ -67,7 +67,7 @@ pub enum Noticed {
         account: String,
         /// The platform's reason, in a word.
         reason: String,
-        /// Who met it.
+        /// The party that met it.
         met: Met,
     },
     /// An account is dead until somebody sees to it; it has left the snapshot.
@@ -80,7 +80,7 @@ pub enum Noticed {
         kind: CredentialKind,
         /// The platform's reason, in a word.
         reason: String,
-        /// Who met it last.
+        /// The party that met it last.
         met: Met,
     },
 }

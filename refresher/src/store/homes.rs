@@ -29,7 +29,7 @@ sql::statements! {
                  (SELECT thing FROM homes WHERE client_key = $1 ORDER BY until LIMIT $2)";
 }
 
-/// What is known of a thing that a client key names.
+/// The home of a thing that a client key names, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Home {
     /// The key made it, and this account has it.

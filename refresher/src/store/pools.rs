@@ -19,7 +19,7 @@ pub struct Pool {
     pub policy: Policy,
     /// Its accounts, in the operator's order.
     pub members: Vec<Member>,
-    /// What becomes of its requests.
+    /// The rules for its requests.
     pub rules: Rules,
     /// The names of the client keys in use that it serves, or that may choose it.
     pub keys: Vec<String>,

@@ -29,7 +29,7 @@ pub struct Due {
     pub kind: CredentialKind,
     /// The platform's reason, as a client key was told it.
     pub reason: Reason,
-    /// When it is due.
+    /// The time at which it is due.
     pub due_at: UnixMillis,
 }
 
@@ -44,7 +44,7 @@ pub struct Probing {
     pub reason: Reason,
     /// The number of this call in its row, from 1.
     pub asked: u32,
-    /// When the call leaves.
+    /// The time at which the call leaves.
     pub at: UnixMillis,
     id: AccountId,
     token: String,

@@ -41,7 +41,7 @@ pub(super) struct PlatformRow {
     id: String,
     /// The record that Envoy gets.
     pub record: String,
-    /// Where the platform's accounts without a base URL of their own are.
+    /// The authority of the platform's accounts that have no base URL of their own.
     pub authority: String,
     /// The limits of its accounts that have no others, JSON.
     pub limits: String,
@@ -56,7 +56,7 @@ struct DoorsRow {
     seal: Vec<u8>,
 }
 
-/// What a row says, and its seal is made of.
+/// The contents of a row, of which its seal is made.
 #[derive(Debug, PartialEq, Eq)]
 struct Published<'a> {
     kind: &'static str,

@@ -13,12 +13,12 @@ use crate::clock::UnixMillis;
 use crate::id::AccountId;
 use crate::probe::quota::{self, Calls, Figure, Out};
 
-/// What a platform said of an account's quota.
+/// The platform's word on an account's quota.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Asked {
     /// The windows; none where it was never asked, or what it said was forgotten.
     pub figures: Vec<Figure>,
-    /// When it said so.
+    /// The time at which it said so.
     pub at: UnixMillis,
 }
 
@@ -38,7 +38,7 @@ pub struct Askable {
 pub struct Asking {
     /// The account as its requests are made.
     pub outgoing: Outgoing,
-    /// When the call leaves.
+    /// The time at which the call leaves.
     pub at: UnixMillis,
     id: AccountId,
 }
@@ -94,7 +94,7 @@ impl From<AskableRow> for Askable {
 }
 
 impl Store {
-    /// What platforms said of accounts' quotas when they were asked, by the accounts' ids.
+    /// Reads what platforms said of accounts' quotas when they were asked, by the accounts' ids.
     ///
     /// # Errors
     /// If the database fails.

@@ -46,7 +46,7 @@ sql::statements! {
     SEAL_PROXY_ANEW = "UPDATE egress SET proxy = $1 WHERE account = $2";
 }
 
-/// What is sealed of an account, and what that is bound to.
+/// The sealed parts of an account, and what they are bound to.
 #[derive(sqlx::FromRow)]
 struct SealedRow {
     id: String,

@@ -15,7 +15,7 @@ macro_rules! rule_columns {
 
 pub(super) use rule_columns;
 
-/// What becomes of the requests of a client key or a pool, in JSON as operators see it.
+/// The rules for the requests of a client key or a pool, in JSON as operators see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, sqlx::FromRow)]
 pub struct Rules {
     /// The models that others serve.
@@ -31,7 +31,7 @@ pub struct Rules {
 /// Changes to the [`Demands`] of a client key: of each `Some(None)` takes it away, and what is not given stays.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DemandChange {
-    /// How much models are to think.
+    /// The effort that models are to make.
     pub effort: Option<Option<EffortWord>>,
     /// No more than that.
     pub max_effort: Option<Option<EffortWord>>,
@@ -57,7 +57,7 @@ fn opposite<S: Serializer>(flag: &bool, to: S) -> Result<S::Ok, S::Error> {
 // === impl DemandChange ===
 
 impl DemandChange {
-    /// What is demanded with these changes.
+    /// Returns what is demanded with these changes.
     pub(super) fn of(&self, before: Demands) -> Demands {
         Demands {
             effort: self.effort.unwrap_or(before.effort),

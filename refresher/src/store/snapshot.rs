@@ -197,7 +197,7 @@ impl Store {
         }
     }
 
-    /// How many records the pages of this process leave out.
+    /// Returns how many records the pages of this process leave out.
     pub fn count_left_out(&self) -> usize {
         self.left_out.count()
     }

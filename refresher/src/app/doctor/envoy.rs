@@ -25,7 +25,7 @@ const MAX_DUMP_BYTES: usize = 32 * 1024 * 1024;
 /// The most bytes of what answers where callers connect.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// What Envoy says of itself.
+/// The account that Envoy gives of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admin {
     /// For how long it has run, in seconds.
@@ -55,7 +55,7 @@ pub struct ClustersRead {
     pub filter: Option<PathBuf>,
 }
 
-/// What answers where callers connect.
+/// The program that answers where callers connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gateway {
     /// A gate of ours.
@@ -68,7 +68,7 @@ pub enum Gateway {
     Nothing,
 }
 
-/// What the Envoy on the shipped admin socket says; none where none answers.
+/// Asks the Envoy on the shipped admin socket about itself; none where none answers.
 pub async fn admin(dir: &StateDir) -> Option<Admin> {
     let socket = dir.run().join(ADMIN_SOCKET);
     let ask = async |path| {
@@ -199,7 +199,7 @@ pub async fn escape(app: &App) -> Option<bool> {
     }
 }
 
-/// What answers at `address`. A question without a key is one that a gate of ours refuses by a code of ours.
+/// Finds out what answers at `address`. A question without a key is one that a gate of ours refuses by a code of ours.
 pub async fn gateway(address: SocketAddr) -> Gateway {
     let Ok(Ok(stream)) = timeout(LIMIT, TcpStream::connect(address)).await else {
         return Gateway::Nothing;

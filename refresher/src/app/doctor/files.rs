@@ -36,7 +36,7 @@ pub enum SocketState {
     },
 }
 
-/// What is there in the state directory and others could read, change or replace.
+/// Finds what others could read, change or replace in the state directory.
 pub fn lax(dir: &StateDir) -> Vec<Error> {
     let is_there = |path: &PathBuf| path.symlink_metadata().is_ok();
     let folders = [dir.path().to_owned(), dir.run(), dir.clusters_dir()];
@@ -91,7 +91,7 @@ pub fn space(path: &Path) -> Option<Space> {
     })
 }
 
-/// What is at the socket's path.
+/// Finds what is at the socket's path.
 pub fn socket(path: &Path) -> SocketState {
     match fs::symlink_metadata(path) {
         Err(_) => SocketState::Missing,
@@ -108,7 +108,7 @@ pub fn filter(path: PathBuf) -> (PathBuf, Result<Found, String>) {
     (path, found)
 }
 
-/// When a file was changed last, in Unix milliseconds.
+/// Returns the time of a file's last change, in Unix milliseconds.
 pub fn changed_at(path: &Path) -> Option<i64> {
     let found = fs::metadata(path).ok()?;
     Some(found.mtime().saturating_mul(1_000))

@@ -29,13 +29,13 @@ use crate::envoy::filter_file::Found;
 use crate::state::StateDir;
 use crate::store::SPENT;
 
-/// Where the shipped configuration of Envoy listens.
+/// The address at which the shipped configuration of Envoy listens.
 pub const USUAL_GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 
-/// What to look at besides the state.
+/// The places to look at besides the state.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope {
-    /// Where callers connect, if somebody said so.
+    /// The address that callers connect to, if somebody said so.
     pub gateway: Option<SocketAddr>,
     /// Ask no platform for the time.
     pub is_offline: bool,
@@ -48,19 +48,19 @@ pub struct Facts {
     pub now: UnixMillis,
     /// The state directory; none where nothing names one.
     pub state_dir: Option<PathBuf>,
-    /// Where callers connect.
+    /// The address that callers connect to.
     pub gateway_at: SocketAddr,
     /// Somebody said that they connect there.
     pub is_gateway_named: bool,
-    /// What is wrong with files, folders and profiles, and why the state cannot be opened.
+    /// The faults of files, folders and profiles, and why the state cannot be opened.
     pub faults: Vec<Error>,
     /// The room on the disk of the state directory.
     pub space: Option<Space>,
     /// The running `serve`.
     pub daemon: Daemon,
-    /// What the state says; none where it cannot be opened.
+    /// The facts of the state; none where it cannot be opened.
     pub state: Option<State>,
-    /// What Envoy says of itself; none where its admin interface does not answer.
+    /// Envoy's account of itself; none where its admin interface does not answer.
     pub envoy: Option<Admin>,
     /// The database was put back from an older copy, and nothing has been done about it yet.
     pub is_older_copy: bool,
@@ -76,7 +76,7 @@ pub struct Facts {
     pub is_filter_newer: bool,
     /// Envoy's escape listener takes connections; none where nobody can tell.
     pub escape: Option<bool>,
-    /// What answers where callers connect.
+    /// The program that answers where callers connect.
     pub gateway: Gateway,
     /// The hosts of the accounts' platforms, asked for the time.
     pub hosts: Vec<Host>,
@@ -95,7 +95,7 @@ pub struct Daemon {
     pub answers: bool,
 }
 
-/// What an open state says.
+/// Facts of an open state.
 #[derive(Debug)]
 pub struct State {
     /// Accounts, pools and Envoys.
@@ -191,7 +191,7 @@ impl Facts {
     }
 }
 
-/// What an open state says, and what follows from it.
+/// Reads what an open state says, and what follows from it.
 async fn look(app: &App, scope: Scope, facts: &mut Facts) -> super::Result<()> {
     facts.clusters = envoy::clusters(app).await?;
     facts.escape = envoy::escape(app).await;

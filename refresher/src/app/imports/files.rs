@@ -95,7 +95,7 @@ pub(super) fn refuse(mut problems: Vec<(String, Error)>) -> Result<()> {
     }
 }
 
-/// Why one of several cannot be taken over: a platform's notice has more lines than a list has room for.
+/// Words in a line why one of several cannot be taken over: a platform's notice has more lines than a list has room for.
 pub(super) fn in_a_line(error: &Error) -> String {
     let text = error.to_string();
     match (

@@ -40,7 +40,7 @@ pub struct Ask<'a> {
     pub api_key: bool,
     /// The project that the account works in.
     pub project: Option<&'a str>,
-    /// Where the account is reached, if not where its platform is.
+    /// The address at which the account is reached, if not its platform's.
     pub base_url: Option<&'a str>,
     /// The account's limits, its end and its proxy.
     pub terms: &'a Terms,
@@ -57,7 +57,7 @@ pub struct Begun<'a> {
     http: HttpClient,
     /// True if an account has the name already: a login of another person will be refused.
     pub is_taken: bool,
-    /// Why the way is not the platform's most comfortable one.
+    /// The reason why the way is not the platform's most comfortable one.
     pub why: Option<&'static str>,
 }
 
@@ -69,13 +69,13 @@ pub struct Waiting<'a> {
     step: Option<Step>,
     /// The listener that a browser comes back to, and its path.
     door: Option<(Listener, &'a str)>,
-    /// What the person does.
+    /// The task of the person.
     pub todo: Todo,
     /// The time that they have.
     pub limit: Duration,
 }
 
-/// What a person does for a login.
+/// The task of a person for a login.
 #[derive(Debug)]
 pub enum Todo {
     /// Open this URL in a browser on this machine, which comes back by itself.
@@ -106,7 +106,7 @@ pub struct Done {
     pub key: Result<Option<KeyAccount>>,
 }
 
-/// Why a login is not all that was asked for.
+/// The reason why a login is not all that was asked for.
 #[derive(Debug)]
 struct Failed {
     /// The account that was saved all the same.

@@ -59,7 +59,7 @@ fn only(finding: Option<Finding>) -> Vec<Finding> {
     finding.into_iter().collect()
 }
 
-/// What nobody could look at, and why.
+/// Returns what nobody could look at, and why.
 pub(super) fn unseen(facts: &Facts) -> Vec<String> {
     let mut unseen = Vec::new();
     if facts.state.is_none() {

@@ -36,7 +36,7 @@ fn address(text: &str) -> std::result::Result<SocketAddr, String> {
     number::parsed(&bare, "an IP address and a port, like 127.0.0.1:8080")
 }
 
-/// How much a finding matters.
+/// The weight of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Severity {
@@ -56,7 +56,7 @@ struct Finding {
     check: &'static str,
     /// The problem, as a sentence without a full stop.
     problem: String,
-    /// What to do about it, as a clause; a command in it stands behind a colon.
+    /// The cure, as a clause; a command in it stands behind a colon.
     cure: Option<String>,
 }
 

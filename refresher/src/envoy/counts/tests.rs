@@ -210,7 +210,7 @@ async fn instances_are_bounded_and_none_is_lost() {
     );
 }
 
-/// What the sums say of a day's tokens.
+/// Returns what the sums say of a day's tokens.
 async fn today(sums: &mut Sums, now: u64) -> (u64, u64) {
     let all = sums.all(now).await.unwrap();
     let day = all.subjects[0].said.day;

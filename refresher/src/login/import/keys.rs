@@ -15,7 +15,7 @@ const NAME: Names = &["name"];
 const PLATFORM: Names = &["platform"];
 const POOL: Names = &["pool"];
 const BASE_URL: Names = &["base_url", "baseUrl"];
-/// What stands between two cells.
+/// The characters between two cells.
 const DELIMITERS: [u8; 3] = [b',', b';', b'\t'];
 
 /// The keys in a list that is `member` of the file, or the file itself.

@@ -35,14 +35,14 @@ pub struct Entry {
     pub name: Option<String>,
     /// The pool that the file puts it into.
     pub pool: Option<String>,
-    /// Where the file says that it is reached.
+    /// The address at which it is reached, as the file says.
     pub base_url: Option<String>,
     /// The form of the file.
     pub form: Form,
     pub(super) holds: Holds,
     /// All that the file says of it.
     pub(super) entry: Map<String, Value>,
-    /// What is around the entries of the file.
+    /// The members around the entries of the file.
     pub(super) around: Option<Map<String, Value>>,
     /// The names of a table's columns, in their order.
     pub(super) columns: Vec<String>,

@@ -66,7 +66,7 @@ struct Slot {
     holds: What,
 }
 
-/// What goes into a place.
+/// A value that goes into a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum What {
@@ -78,7 +78,7 @@ enum What {
     Refreshed(Unit),
 }
 
-/// How a time is written.
+/// The way in which a time is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Unit {
@@ -106,17 +106,17 @@ pub struct Template {
 /// An account to be written into a file.
 #[derive(Debug)]
 pub struct Exported {
-    /// What its file said beside its credential.
+    /// The rest of its file, beside its credential.
     pub template: Template,
     /// Its credential.
     pub credential: Credential,
     /// The end of its access token, where that is known.
     pub expires_at: Option<UnixMillis>,
-    /// When its tokens were renewed last.
+    /// The time when its tokens were renewed last.
     pub issued_at: UnixMillis,
 }
 
-/// Why accounts make no file.
+/// The reason why accounts make no file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// They come from files of several forms.
@@ -332,7 +332,7 @@ impl Unit {
 }
 
 impl Exported {
-    /// What the account's file says of it, with its credential of today.
+    /// Returns what the account's file says of it, with its credential of today.
     fn filled(&self) -> Map<String, Value> {
         let mut entry = self.template.entry.clone();
         for slot in &self.template.slots {

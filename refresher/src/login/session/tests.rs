@@ -29,7 +29,7 @@ fn flow(session: &str) -> Session {
 
 const PLAIN: &str = "credential = 'sid={sid}'\nsecrets.sid.cookie = 'sessionid'\n";
 
-/// What a browser has at one look; `None` where it does not answer.
+/// The contents of a browser at one look; `None` where it does not answer.
 #[derive(Debug, Clone, Default)]
 struct View {
     addresses: Vec<&'static str>,

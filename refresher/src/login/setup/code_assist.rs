@@ -33,7 +33,7 @@ const VALIDATION: &str = "VALIDATION_REQUIRED";
 const MAX_OPERATION: usize = 256;
 /// The longest id of a project, in bytes: theirs have 30 characters, and may have a domain before them.
 const MAX_PROJECT: usize = 128;
-/// What an operator says of an account.
+/// The words for what an operator says of an account.
 pub const A_PROJECT: &str = "the id of a Google Cloud project";
 /// The most of the platform's own words that are repeated, in characters; and the most tiers.
 const MAX_WORDS: usize = 300;
@@ -41,7 +41,7 @@ const MAX_TIERS: usize = 4;
 /// The longest address that a person is sent to, in bytes. A longer one is none: cut, it leads elsewhere.
 const MAX_ADDRESS: usize = 1_024;
 
-/// Why an account has no project.
+/// The reason why an account has no project.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There can be no client for the platform.
@@ -73,7 +73,7 @@ pub enum Error {
         "the platform wants this account validated first: open {url} in a browser, then log in again ({reason})"
     )]
     Validation {
-        /// Where.
+        /// The address.
         url: String,
         /// Its own words.
         reason: String,
@@ -283,7 +283,7 @@ fn allowed<'a>(tier: Option<&str>, given: Option<&'a str>) -> Option<&'a str> {
     given.filter(|_| tier != Some(FREE_TIER))
 }
 
-/// What the answer of `loadCodeAssist` says.
+/// Returns what the answer of `loadCodeAssist` says.
 fn loaded_says(loaded: &Value, given: Option<&str>) -> Result<Next, Error> {
     if loaded["currentTier"].is_object() {
         let own = allowed(loaded["currentTier"]["id"].as_str(), given).map(str::to_owned);
@@ -319,7 +319,7 @@ fn loaded_says(loaded: &Value, given: Option<&str>) -> Result<Next, Error> {
     Ok(Next::Onboard(body))
 }
 
-/// What the state of the operation that sets an account up says.
+/// Returns what the state of the operation that sets an account up says.
 fn operation_says(operation: &Value, loaded: &Value, given: Option<&str>) -> Result<Next, Error> {
     if operation["done"].as_bool() != Some(true) {
         let name = operation["name"].as_str().unwrap_or_default();
@@ -346,7 +346,7 @@ fn ineligible(loaded: &Value) -> impl Iterator<Item = &Value> {
     loaded["ineligibleTiers"].as_array().into_iter().flatten()
 }
 
-/// Why an account has no project, by what the platform told of it.
+/// Says why an account has no project, by what the platform told of it.
 fn no_project(loaded: &Value) -> Error {
     let reason = |tier: &Value| {
         let code = words(&tier["reasonCode"])?;

@@ -28,11 +28,11 @@ pub struct NewAccount<'a> {
     pub platform: &'a str,
     /// The credential.
     pub credential: Credential,
-    /// What is known of it there.
+    /// The facts of it there.
     pub vars: Vars,
     /// The end of the access token, where that is known.
     pub credential_expires_at: Option<UnixMillis>,
-    /// Where it is reached, if not where its platform is. An account that exists keeps its own without one, if its owner
+    /// The address at which it is reached, if not its platform's. Without one, an account keeps its own, if its owner
     /// gave it that.
     pub base_url: Option<&'a BaseUrl>,
 }

@@ -17,7 +17,7 @@ pub struct AccountChanges<'a> {
     pub models: Option<&'a Models>,
     /// The names by which its platform knows models.
     pub maps: Option<&'a ModelMaps>,
-    /// Where it is reached; `Some(None)` for where its platform is.
+    /// The address at which it is reached; `Some(None)` for its platform's.
     pub base_url: Option<Option<&'a BaseUrl>>,
 }
 

@@ -26,7 +26,7 @@ const MARK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
 /// to its end.
 const SPENT_CALLS: i64 = 2;
 
-/// Why an account of an older copy ends with its access token.
+/// The reason why an account of an older copy ends with its access token.
 pub const SPENT: &str = "its refresh token was spent after this copy of the database was made";
 
 /// The warning where no mark can be written.
@@ -101,7 +101,7 @@ impl Store {
         Ok(older)
     }
 
-    /// What [`Store::check_high_water`] would say, with nothing changed: for those who only look.
+    /// Returns what [`Store::check_high_water`] would say, with nothing changed: for those who only look.
     ///
     /// # Errors
     /// If the database fails.

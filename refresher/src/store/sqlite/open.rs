@@ -215,7 +215,7 @@ async fn look_at(path: &Path) -> sqlx::Result<SqliteConnection> {
     options.disable_statement_logging().connect().await
 }
 
-/// What an existing database is like.
+/// The facts of an existing database.
 #[derive(Debug)]
 struct Found {
     /// The last migration that it had.

@@ -359,7 +359,7 @@ async fn set_base_url(store: &Store, name: &str, url: Option<&BaseUrl>) -> Resul
     store.set_account(name, changes, &terms, NOW).await
 }
 
-/// What somebody else who can write the database does.
+/// Does what somebody else who can write the database does.
 async fn write(store: &Store, sql: &'static str) {
     sqlx::query(sql).execute(&store.pool).await.unwrap();
 }

@@ -61,7 +61,7 @@ pub struct World {
     pub broken_commits: AtomicU32,
     /// The seconds that what was read of the ledger takes to arrive.
     pub slow_reads: AtomicU64,
-    /// How long the server's tokens live.
+    /// The life of the server's tokens.
     pub life_millis: AtomicU64,
     /// Broken laws, in words.
     pub violations: Mutex<Vec<String>>,
@@ -84,7 +84,7 @@ struct Row {
     first_unanswered_at: Option<UnixMillis>,
     claim: Option<(String, Instant)>,
     reason: Option<String>,
-    /// What the server told of whose it is.
+    /// The owner, as the server told it.
     owner: Vars,
     // The server's side.
     n: usize,
@@ -208,12 +208,12 @@ impl World {
         self.row(n, |row| row.credential_expires_at)
     }
 
-    /// Why the account needs a login, if it does.
+    /// Says why the account needs a login, if it does.
     pub fn reason(&self, n: usize) -> Option<String> {
         self.row(n, |row| row.reason.clone())
     }
 
-    /// How its refreshes fail.
+    /// Returns the kind of its refreshes' failures.
     pub fn failing(&self, n: usize) -> Option<Failing> {
         self.row(n, |row| row.failing.clone())
     }
