@@ -195,7 +195,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever address of IPv4 an address of IPv6 carries, it is as far away as that.
+        /// An address of IPv6 is as far away as the address of IPv4 that it carries, whatever that is.
         #[test]
         fn an_address_in_another_is_as_far(v4: [u8; 4]) {
             let bare = Ipv4Addr::from(v4);

@@ -1,4 +1,4 @@
-//! Where a platform, or one account of it, is reached: scheme, host, port and a path before those of the endpoints.
+//! The address of a platform, or of one account of it: scheme, host, port and a path before those of the endpoints.
 //!
 //! A credential goes wherever a base URL leads, so its owner alone sets it, and it leads over TLS or nowhere but to this
 //! machine. Addresses of a private network are the owner's to choose: models are hosted there. Those at which no platform

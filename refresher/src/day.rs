@@ -1,4 +1,4 @@
-//! When a day begins and ends where the operator lives.
+//! The beginning and the end of a day where the operator lives.
 
 use std::fmt;
 use std::num::NonZeroU16;

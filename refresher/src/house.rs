@@ -27,8 +27,8 @@ fn modules_go_in_no_circle() {
     );
 }
 
-/// The doc comments that still ask ("Whether …", "What …"). The number may only fall.
-const MAX_DOCS_THAT_ASK: usize = 331;
+/// The doc comments that still ask ("Whether …", "What …"): the help of four flags. The number may only fall.
+const MAX_DOCS_THAT_ASK: usize = 4;
 
 #[test]
 fn doc_comments_begin_with_a_verb_or_a_noun() {
@@ -84,7 +84,7 @@ fn commands() -> Vec<String> {
     commands.collect()
 }
 
-/// What to type is said by the door that people came through. Other layers say what happened.
+/// The door that people came through says what to type. Other layers say what happened.
 #[test]
 fn flags_and_commands_are_named_at_the_command_line_alone() {
     let commands = commands();

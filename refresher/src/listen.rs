@@ -304,7 +304,7 @@ mod tests {
         }
     }
 
-    /// Where all have asked for something, one that pauses gives way, and none whose answer is being made.
+    /// Among those that have all asked for something, one that pauses gives way, and none whose answer is being made.
     #[tokio::test]
     async fn one_that_pauses_gives_way_before_one_that_waits_for_its_answer() {
         let bounds = Bounds {

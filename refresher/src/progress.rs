@@ -1,4 +1,4 @@
-//! How far each Envoy is with the snapshot, by what its polls say.
+//! The progress of each Envoy with the snapshot, by what its polls say.
 //!
 //! An Envoy polls with the revision that it holds. One that polls and holds another than ours for longer than [`BEHIND`],
 //! refuses pages, or has records that it could not read, stays behind. One that has not polled for as long is gone:

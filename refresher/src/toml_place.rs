@@ -1,5 +1,5 @@
-//! Where a TOML text cannot be read, in words that quote nothing of it: a line may hold a secret that was put in the
-//! wrong place.
+//! The place at which a TOML text cannot be read, in words that quote nothing of it: a line may hold a secret that was put in
+//! the wrong place.
 
 use std::fmt;
 

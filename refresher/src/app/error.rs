@@ -1,4 +1,4 @@
-//! Why an operation came to nothing: a sentence for people, and the fault for machines and for advice.
+//! The reason why an operation came to nothing: a sentence for people, and the fault for machines and for advice.
 
 use std::fmt::Display;
 use std::path::Path;

@@ -100,7 +100,7 @@ async fn a_browser_that_opens_nothing_is_told_in_its_words() {
     assert!(matches!(error, Error::OwnProfile { .. }), "{error}");
 }
 
-/// Whatever becomes of this process, the pipe closes; then the browser ends and its profile goes.
+/// The pipe closes, whatever becomes of this process; then the browser ends and its profile goes.
 #[tokio::test]
 async fn a_profile_goes_when_nobody_is_left_to_remove_it() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Why a command came to nothing, as the command line says it.
+//! The reason why a command came to nothing, as the command line says it.
 
 use std::io;
 

@@ -177,7 +177,7 @@ fn a_wrong_command_is_found() {
     assert_eq!(spans(page), ["b c", "e"]);
 }
 
-/// Whatever a caller or an operator meets and looks up is on a page: codes in docs/errors.md, variables in the README.
+/// All that a caller or an operator meets and looks up is on a page: codes in docs/errors.md, variables in the README.
 #[test]
 fn every_error_code_and_variable_is_on_a_page() {
     let pages = ["README.md", "docs/errors.md"];

@@ -1,4 +1,4 @@
-//! What becomes of requests: the flags that say so for client keys, pools and accounts, and the words for it.
+//! The rules for requests: the flags that say so for client keys, pools and accounts, and the words for it.
 
 use clap::{Args, ValueEnum};
 use latchkey::dialect::{Demands, EffortWord, ServiceTier};

@@ -1,4 +1,4 @@
-//! What an installation takes along for the shell: completions and manual pages. Neither looks at any state.
+//! The files that an installation takes along for the shell: completions and manual pages. Neither looks at any state.
 
 use std::fs;
 use std::path::PathBuf;

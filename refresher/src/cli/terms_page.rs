@@ -71,7 +71,7 @@ fn the_page_of_terms_is_current() {
     );
 }
 
-/// Whatever has a notice is off, and is on once it is acknowledged; nothing else is off.
+/// A platform that has a notice is off, and is on once it is acknowledged; nothing else is off.
 #[test]
 fn a_platform_with_a_notice_is_off_until_it_is_acknowledged() {
     let catalog = Catalog::load(None, BTreeSet::new()).unwrap();

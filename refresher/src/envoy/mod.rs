@@ -1,5 +1,5 @@
-//! What Envoy asks on the Unix socket: `GET /snapshot`, `POST /reports`, `POST /counts`, `GET /homes/THING`, `GET /healthz`,
-//! `GET /metrics`, `GET /envoys` (docs/protocol.md).
+//! The questions of Envoy on the Unix socket: `GET /snapshot`, `POST /reports`, `POST /counts`, `GET /homes/THING`,
+//! `GET /healthz`, `GET /metrics`, `GET /envoys` (docs/protocol.md).
 
 pub mod clusters;
 pub mod counts;

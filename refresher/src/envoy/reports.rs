@@ -405,7 +405,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever text a report or a record is made of: what is taken of it can be shown.
+        /// All that is taken of a report or a record can be shown, whatever text that is made of.
         #[test]
         fn no_text_that_is_taken_moves_a_cursor(text in "\\PC{0,9}|[ -~]{0,300}|.{0,9}") {
             let (reports, records) = with(&text);

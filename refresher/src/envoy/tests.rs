@@ -249,8 +249,8 @@ async fn records_are_kept_once_and_a_malformed_one_costs_no_other() {
     assert_eq!(server.ask("POST", "/reports", &nameless).await.0, 400);
 }
 
-/// What a filter that is broken, or believes a platform everything, may say: no number makes a sum overflow, here or in
-/// SQLite.
+/// A filter that is broken, or believes a platform everything, may say all this: no number makes a sum overflow, here or
+/// in SQLite.
 #[tokio::test]
 async fn the_largest_numbers_are_taken_and_summed_up() {
     let server = start().await;

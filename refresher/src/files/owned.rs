@@ -25,7 +25,7 @@ use super::{Error, NOT_TEXT, User, io_error, require_private};
 
 /// The most links on the way to a file, as in Linux.
 const MAX_LINKS: usize = 40;
-/// Who may write: the group, and others.
+/// The bits that let the group, and others, write.
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 /// Files here are renamed and removed by their owners alone.

@@ -1,4 +1,4 @@
-//! Where the sealing keys come from: `LATCHKEY_KEY` and `LATCHKEY_RETIRED_KEYS`, a place where the operator puts them
+//! The sources of the sealing keys: `LATCHKEY_KEY` and `LATCHKEY_RETIRED_KEYS`, a place where the operator puts them
 //! (the kernel's keyring), or a *vault* (the key file, the keyring of the user's session), in which the first start makes one.
 //!
 //! A key is 32 bytes as base64. The first one is meant to seal, the others open what they once sealed.

@@ -1,4 +1,4 @@
-//! What an account needs at its platform beside a login, and is asked for before it is saved: `[login] setup` of a profile.
+//! The needs of an account at its platform beside a login, met before it is saved: `[login] setup` of a profile.
 
 pub mod code_assist;
 

@@ -1,4 +1,4 @@
-//! Why a call came to nothing, in words for people: what the HTTP and the TLS library say goes to the log.
+//! The reason why a call came to nothing, in words for people: what the HTTP and the TLS library say goes to the log.
 
 use std::error::Error;
 use std::io;

@@ -45,7 +45,7 @@ const MAX_ROOTS_BYTES: u64 = 8 * 1024 * 1024;
 const USER_AGENT: &str = concat!("latchkey/", env!("CARGO_PKG_VERSION"));
 /// The pause that some servers ask for in milliseconds.
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
-/// Why there can be no client for a platform.
+/// The reason why there can be no client for a platform.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A token would travel in the clear.
@@ -291,7 +291,7 @@ pub struct Request {
     /// The endpoint.
     pub url: Url,
     encoding: Encoding,
-    /// Who signs it.
+    /// The signer, if it is signed.
     signer: Option<Signer>,
     fields: Vec<(String, SecretString)>,
 }

@@ -1,4 +1,4 @@
-//! When a platform is asked about an account, and what comes of its answer. Pure: all of it is of `now`.
+//! The schedule by which a platform is asked about an account, and what comes of its answer. Pure: all is of `now`.
 //!
 //! - The first call leaves at once. Those after it come 1, 2, 4 minutes and so on after the one before, up to an hour,
 //!   whatever the answers were: a caller whose requests make an account look dead again and again costs the platform no

@@ -208,7 +208,7 @@ async fn an_account_whose_quota_is_used_up_is_out_until_it_starts_anew() {
     );
 }
 
-/// What is said of a credential that is another by now says nothing of the account.
+/// An answer about a credential that is another by now says nothing of the account.
 #[tokio::test]
 async fn an_answer_about_an_older_credential_is_passed_over() {
     let fixture = Fixture::new().await;

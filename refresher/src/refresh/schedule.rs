@@ -1,4 +1,4 @@
-//! When to refresh, and when to try again. Pure: times come in, times go out.
+//! The times at which to refresh, and to try again. Pure: times come in, times go out.
 //!
 //! A token is refreshed ahead of its expiry by five minutes, or by a tenth of its life if that is less, and never sooner
 //! after the refresh before than a floor: a platform that grants tokens of no life must not make us spin. Nothing here

@@ -1,4 +1,4 @@
-//! What to do with a refresh token that works once. Pure.
+//! The next step with a refresh token that works once. Pure.
 
 use std::time::Duration;
 

@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// What the filter would have no room for does not go to it, and what it replaces goes.
+    /// A record that the filter would have no room for does not go to it, and what it replaces goes.
     #[test]
     fn what_does_not_fit_is_left_out_with_its_reason_and_the_rest_goes() {
         let in_one = |id: &String| bucket_of(Kind::Account, &id.as_str().try_into().unwrap()) == 3;

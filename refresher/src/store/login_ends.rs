@@ -1,4 +1,4 @@
-//! When logins end for good, as their platforms tell it beside a refresh token.
+//! The times at which logins end for good, as their platforms tell it beside a refresh token.
 
 use super::sql::{self, signed};
 use super::{Result, Store};

@@ -1,4 +1,4 @@
-//! What the daemon says of platforms and doors at its start: the records that Envoys read of them.
+//! The daemon's word on platforms and doors at its start: the records that Envoys read of them.
 //!
 //! Each row is sealed: it decides to which host, on which path and in which header a credential goes, and that is not for
 //! whoever can write the database to say. Nothing of it is secret. The seal holds what stands in the row, and a row that

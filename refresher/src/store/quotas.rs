@@ -1,4 +1,4 @@
-//! What platforms said of the quotas of accounts when we asked them, and when that was. The filter's reports of what
+//! The words of platforms on quotas of accounts when we asked, with the time of that. The filter's reports of what
 //! answers said are [`super::health`]'s; there both come together.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! What becomes of the requests of a client key or a pool: the models that others serve, and what is forbidden.
+//! The rules for the requests of a client key or a pool: the models that others serve, and what is forbidden.
 
 use latchkey::dialect::{Demands, EffortWord, ServiceTier};
 use latchkey::snapshot::ModelMaps;

@@ -1,4 +1,4 @@
-//! What Envoy has: by its admin interface, by the file of clusters, and by what answers where callers connect.
+//! The state of Envoy: by its admin interface, by the file of clusters, and by what answers where callers connect.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;

@@ -1,4 +1,4 @@
-//! What the file system says: modes and owners, profiles, room on the disk, the filter.
+//! The words of the file system: modes and owners, profiles, room on the disk, the filter.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

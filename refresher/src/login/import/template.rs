@@ -1,4 +1,4 @@
-//! What is kept of a file beside its credentials, and the same file written again with those of today.
+//! The rest of a file beside its credentials, which is kept, and the same file written again with those of today.
 //!
 //! A template is the file with nothing in the place of each secret and each time. It may hold other secrets of the program
 //! that wrote it, so the store seals it as it does credentials.

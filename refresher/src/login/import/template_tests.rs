@@ -1,4 +1,4 @@
-//! What is kept of files, and files written again.
+//! The rest of files, and files written again.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What an operator sets of an account.
+//! The settings of an account that an operator changes.
 
 use latchkey::limit::SubjectKind;
 use latchkey::snapshot::{ModelMaps, Models};

@@ -273,7 +273,8 @@ async fn a_key_that_is_renewed_keeps_its_accounts_end_unless_told_another() {
     assert_eq!(save(Some(None)).await, None);
 }
 
-/// Where an account is reached goes to Envoy with it: authority, path and cluster. Accounts at one origin share a cluster.
+/// The address at which an account is reached goes to Envoy with it: authority, path and cluster. Accounts at one
+/// origin share a cluster.
 #[tokio::test]
 async fn a_base_url_of_its_own_leads_an_account_elsewhere() {
     let Fixture { store, _outer, .. } = fixture().await;
@@ -444,7 +445,7 @@ async fn a_new_credential_goes_to_no_base_url_that_its_owner_did_not_give() {
     store.credential(&id).await.unwrap();
 }
 
-/// Who an account is, is sealed with it, and cannot be made another's.
+/// The identity of an account is sealed with it, and cannot be made another's.
 #[tokio::test]
 async fn what_is_known_of_an_account_opens_for_it_alone() {
     let Fixture { store, _outer, .. } = fixture().await;

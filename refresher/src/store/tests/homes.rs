@@ -1,4 +1,4 @@
-//! What an account made is found again for as long as the platform has it, by the client key that had it made.
+//! A thing that an account made is found again for as long as the platform has it, by the client key that had it made.
 
 use latchkey::home::ThingHash;
 use latchkey::id::Id;

@@ -281,7 +281,7 @@ async fn store_what_is_taken(store: &Store, codex: &Profile, tried: &Tried) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Whatever the store took, the filter reads, and nothing of it is left out.
+    /// The filter reads all that the store took, and nothing of it is left out.
     #[test]
     fn the_filter_reads_what_the_store_took(all in prop::collection::vec(tried(), 1..4)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -68,7 +68,7 @@ async fn a_running_serve_keeps_the_tables_that_it_knows() {
     open(&state).await.unwrap();
 }
 
-/// Who began it would find other tables when its answer comes, and a refresh token works once.
+/// The process that began it would find other tables when its answer comes, and a refresh token works once.
 #[tokio::test]
 async fn a_refresh_of_an_earlier_release_keeps_the_tables_until_its_claim_lapses() {
     let (_outer, state) = old_state().await;

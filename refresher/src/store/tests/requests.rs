@@ -184,7 +184,7 @@ fn a_batch_id_is_32_hex_digits() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-    /// Whatever order batches come in and how often, each record is counted once.
+    /// Each record is counted once, in whatever order batches come, and however often.
     #[test]
     fn batches_in_any_order_and_number_count_once(
         sizes in prop::collection::vec(1..20_u64, 1..8), order in prop::collection::vec(0..8_usize, 1..30),

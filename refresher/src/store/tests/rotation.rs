@@ -388,8 +388,8 @@ async fn keys_of_the_environment_change_over_when_told() {
     assert!(matches!(error, Error::WrongKey { .. }), "{error}");
 }
 
-/// What is published is sealed with the new key from its first transaction on, and what something else has written is not
-/// made good by that.
+/// The published rows are sealed with the new key from its first transaction on, and what something else has
+/// written is not made good by that.
 #[tokio::test]
 async fn what_is_published_is_sealed_anew_and_not_published() {
     let (_outer, state, store) = filled(1).await;

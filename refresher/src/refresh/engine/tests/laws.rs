@@ -119,7 +119,7 @@ proptest! {
         }
     }
 
-    /// Where a call spends nothing, nothing is noted before it, and no fault ends the login.
+    /// A call that spends nothing: nothing is noted before it, and no fault ends the login.
     #[test]
     fn what_spends_nothing_leaves_no_journal(events in events(), minted: bool) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
