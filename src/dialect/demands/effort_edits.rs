@@ -22,6 +22,36 @@ const MAX_SWITCH_BYTES: usize = 256;
 /// The members of an accent that say an effort, each by its path.
 type Members<'a> = Vec<(Vec<String>, &'a Value)>;
 
+/// A wanted effort, and what tells how a body is to say it.
+struct Wanted<'t, 'a> {
+    steering: &'t Steering,
+    accent: &'t Accent,
+    body: &'t Tree<'a>,
+    effort: EffortWord,
+    /// The caller may not ask for less.
+    forced: bool,
+    /// The word of the accent that is nearest to the effort; the effort itself where it has none.
+    word: EffortWord,
+    /// The accent's members for that word.
+    members: Option<&'t Map<String, Value>>,
+    /// The model takes an effort.
+    takes: bool,
+    /// An accent's members stand in the body itself.
+    has_own: bool,
+    /// Those that stand there, for each word.
+    known: Members<'t>,
+    /// The paths of the dialect's members.
+    paths: Vec<Vec<String>>,
+}
+
+/// The reading of one of the dialect's members in a body.
+#[derive(Clone, Copy, Default)]
+struct Said {
+    is_there: bool,
+    /// It is more than wanted.
+    is_over: bool,
+}
+
 /// The edits for `wanted`, which the caller may not ask for less than where it is `forced`; none for a body that is no
 /// object.
 pub(super) fn effort_edits(
@@ -31,115 +61,184 @@ pub(super) fn effort_edits(
     wanted: EffortWord,
     forced: bool,
 ) -> Option<Vec<Edit>> {
-    let nearest = match forced {
-        true => accent.nearest_effort(wanted.as_str()),
-        false => accent.most_effort(wanted.as_str()),
-    };
-    let word = nearest.and_then(EffortWord::parse).unwrap_or(wanted);
-    let takes = steering.takes_efforts || nearest.is_some();
-    let members = nearest.and_then(|word| accent.effort(word));
-    let has_own = steering.within.is_empty();
-    let known: Members<'_> = accent
-        .efforts()
-        .filter(|_| has_own)
-        .flat_map(flat)
-        .collect();
-    let paths: Vec<Vec<String>> = steering.efforts.iter().map(|one| owned(one.path)).collect();
-    let is_read = |member: &EffortMember, path: &Vec<String>| {
-        let is_named = known.iter().any(|(named, _)| named == path);
-        let first = member.path.first().copied().unwrap_or_default();
-        let is_usual = !member.is_own && known.is_empty();
-        is_usual || is_named || accent.has(accent::TAKES, first)
-    };
-    // Of each member, that it is there, and that it is too much.
-    let mut said = vec![(false, false); paths.len()];
-    shown(body, &paths, |which, raw| {
-        let member = steering.efforts.get(which).zip(said.get_mut(which));
-        if let Some((member, said)) = member.filter(|_| raw != "null") {
-            said.0 = true;
-            said.1 |= member.form.is_over(raw, wanted);
-        }
-    })?;
-    let all = || steering.efforts.iter().zip(&paths).zip(&said);
-    let mut read = all().filter(|((member, path), _)| is_read(member, path));
-    let is_over = read.clone().any(|(_, (_, is_over))| *is_over);
-    let is_measured = read.any(|(_, (is_there, _))| *is_there);
-    let is_unmeasured = !is_measured && EffortWord::High > wanted && {
-        let switches = accent.effort(EffortWord::None.as_str()).map(flat);
-        let switches = switches.filter(|_| has_own).into_iter().flatten();
-        is_on(
-            body,
-            switches.filter(|(path, _)| !paths.contains(path)).collect(),
-        )?
-    };
-
-    let mut edits = Vec::new();
-    let is_none = word == EffortWord::None;
-    let asks_none = is_none && (forced || wanted == EffortWord::None);
-    let off = steering.off.filter(|_| asks_none);
-    edits.extend(off.map(|(name, value)| edit(&[name], value.to_owned(), takes)));
-    // An accent's own members, where they are the body's.
-    let is_own = has_own && (forced || asks_none || is_unmeasured || (is_none && is_over));
-    for (path, value) in members.filter(|_| is_own).into_iter().flat_map(flat) {
-        edits.push(Edit {
-            path,
-            value: value.to_string(),
-            place: Place::Anywhere,
-        });
-    }
-    let is_free = |path: &[String]| {
-        let leads = |edit: &Edit| path.starts_with(&edit.path) || edit.path.starts_with(path);
-        !edits.iter().any(leads)
-    };
-    // Where a platform's own switch is off, nothing else says how much.
-    let is_switched_off = is_none && is_own && members.is_some();
-    let mut rest = Vec::new();
-    for ((member, path), (is_there, is_over)) in all() {
-        let may_grow =
-            !matches!(member.form, EffortForm::Tokens { within_bound, .. } if within_bound);
-        let is_changed = *is_over || (forced && may_grow);
-        if *is_there && is_changed && !is_switched_off && is_free(path) {
-            let known = members.and_then(|all| all.get(path.last()?)?.as_u64());
-            rest.push(Edit {
-                path: path.clone(),
-                value: member.form.value(word, known),
-                place: Place::There,
-            });
-        }
-    }
-    // What is said in a member that another one hides, or that the platform does not read, is not said.
-    let is_said = |path: &Vec<String>| {
-        let last = path.iter().try_fold(body.root(), |here, name| {
-            let other = || here.get(&snake(name).collect::<String>());
-            here.get(name).or_else(other)
-        });
-        last.is_some()
-    };
-    let is_unsaid = edits.is_empty()
-        && !all().any(|((member, path), _)| is_read(member, path) && is_said(path));
-    let is_too_much = steering.unsaid.is_some_and(|unsaid| unsaid > wanted);
-    // A model of which the form is another one thinks only where it is asked to.
-    let has_word = accent
-        .word(accent::THINKING)
-        .is_none_or(|form| form == "adaptive");
-    if is_unsaid && takes && has_word && (forced || is_too_much) {
-        match (members, steering.efforts.first()) {
-            (Some(members), _) => rest.extend(members.iter().map(|(name, value)| {
-                let path = [steering.within, &[name.as_str()]].concat();
-                edit(&path, value.to_string(), true)
-            })),
-            // There it is said already, in a member that nobody reads: it was changed above.
-            (None, Some(first)) if !rest.iter().any(|edit| edit.path == first.path) => {
-                rest.push(edit(first.path, first.form.value(word, None), true));
-            }
-            (None, _) => {}
-        }
+    let wanted = Wanted::new(steering, accent, body, wanted, forced);
+    let said = wanted.said()?;
+    let asks_none = wanted.asks_none();
+    let is_too_much = wanted.is_too_much(&said)?;
+    let is_own = wanted.has_own && (forced || asks_none || is_too_much);
+    let mut edits = wanted.own_members(asks_none, is_own);
+    let mut rest = wanted.changed(&said, is_own, &edits);
+    if edits.is_empty() && wanted.is_unsaid() {
+        wanted.say(&mut rest);
     }
     edits.append(&mut rest);
     if let Some(apart) = accent.words(accent::APART) {
         keep_apart(&apart, &mut edits);
     }
     Some(edits)
+}
+
+// === impl Wanted ===
+
+impl<'t, 'a> Wanted<'t, 'a> {
+    fn new(
+        steering: &'t Steering,
+        accent: &'t Accent,
+        body: &'t Tree<'a>,
+        effort: EffortWord,
+        forced: bool,
+    ) -> Self {
+        let nearest = match forced {
+            true => accent.nearest_effort(effort.as_str()),
+            false => accent.most_effort(effort.as_str()),
+        };
+        let has_own = steering.within.is_empty();
+        let efforts = accent.efforts().filter(|_| has_own);
+        Self {
+            steering,
+            accent,
+            body,
+            effort,
+            forced,
+            word: nearest.and_then(EffortWord::parse).unwrap_or(effort),
+            members: nearest.and_then(|word| accent.effort(word)),
+            takes: steering.takes_efforts || nearest.is_some(),
+            has_own,
+            known: efforts.flat_map(flat).collect(),
+            paths: steering.efforts.iter().map(|one| owned(one.path)).collect(),
+        }
+    }
+
+    /// The dialect's members, each with its path.
+    fn all(&self) -> impl Iterator<Item = (&'t EffortMember, &Vec<String>)> + Clone {
+        self.steering.efforts.iter().zip(&self.paths)
+    }
+
+    /// Tells that the platform reads a member.
+    fn is_read(&self, member: &EffortMember, path: &Vec<String>) -> bool {
+        let is_named = self.known.iter().any(|(named, _)| named == path);
+        let first = member.path.first().copied().unwrap_or_default();
+        let is_usual = !member.is_own && self.known.is_empty();
+        is_usual || is_named || self.accent.has(accent::TAKES, first)
+    }
+
+    /// Reads what the body says in each of the dialect's members; none for a body that is no object.
+    fn said(&self) -> Option<Vec<Said>> {
+        let mut said = vec![Said::default(); self.paths.len()];
+        shown(self.body, &self.paths, |which, raw| {
+            let member = self.steering.efforts.get(which).zip(said.get_mut(which));
+            if let Some((member, said)) = member.filter(|_| raw != "null") {
+                said.is_there = true;
+                said.is_over |= member.form.is_over(raw, self.effort);
+            }
+        })?;
+        Some(said)
+    }
+
+    /// Tells that the model is not to think at all.
+    fn asks_none(&self) -> bool {
+        self.word == EffortWord::None && (self.forced || self.effort == EffortWord::None)
+    }
+
+    /// Tells that the body asks for more in a way that only an accent's own members mend: by a switch that does not say
+    /// how much, or where not to think is all that is left.
+    fn is_too_much(&self, said: &[Said]) -> Option<bool> {
+        let all = self.all().zip(said);
+        let mut read = all.filter(|((member, path), _)| self.is_read(member, path));
+        let is_over = read.clone().any(|(_, said)| said.is_over);
+        let is_measured = read.any(|(_, said)| said.is_there);
+        let may_be = !is_measured && EffortWord::High > self.effort;
+        let is_unmeasured = may_be && self.is_switched_on()?;
+        Some(is_unmeasured || (self.word == EffortWord::None && is_over))
+    }
+
+    /// Tells that a switch of the accent's own is on, which is none of the dialect's members.
+    fn is_switched_on(&self) -> Option<bool> {
+        let switches = self.accent.effort(EffortWord::None.as_str()).map(flat);
+        let switches = switches.filter(|_| self.has_own).into_iter().flatten();
+        let others = switches.filter(|(path, _)| !self.paths.contains(path));
+        is_on(self.body, others.collect())
+    }
+
+    /// Makes the edits of members that say it whatever the body says: the one that turns thinking off, and, where
+    /// `is_own`, the accent's own.
+    fn own_members(&self, asks_none: bool, is_own: bool) -> Vec<Edit> {
+        let off = self.steering.off.filter(|_| asks_none);
+        let off = off.map(|(name, value)| edit(&[name], value.to_owned(), self.takes));
+        let own = self.members.filter(|_| is_own).into_iter().flat_map(flat);
+        let own = own.map(|(path, value)| Edit {
+            path,
+            value: value.to_string(),
+            place: Place::Anywhere,
+        });
+        off.into_iter().chain(own).collect()
+    }
+
+    /// Makes the edits of the dialect's members that are there and say another effort, where none of `edits` has them.
+    fn changed(&self, said: &[Said], is_own: bool, edits: &[Edit]) -> Vec<Edit> {
+        // Where a platform's own switch is off, nothing else says how much.
+        if self.word == EffortWord::None && is_own && self.members.is_some() {
+            return Vec::new();
+        }
+        let is_free = |path: &[String]| {
+            let leads = |edit: &Edit| path.starts_with(&edit.path) || edit.path.starts_with(path);
+            !edits.iter().any(leads)
+        };
+        let mut changed = Vec::new();
+        for ((member, path), said) in self.all().zip(said) {
+            let may_grow =
+                !matches!(member.form, EffortForm::Tokens { within_bound, .. } if within_bound);
+            let is_changed = said.is_over || (self.forced && may_grow);
+            if said.is_there && is_changed && is_free(path) {
+                let known = self.members.and_then(|all| all.get(path.last()?)?.as_u64());
+                changed.push(Edit {
+                    path: path.clone(),
+                    value: member.form.value(self.word, known),
+                    place: Place::There,
+                });
+            }
+        }
+        changed
+    }
+
+    /// Tells that the body does not say an effort that it has to say. One in a member that another one hides, or that
+    /// the platform does not read, is not said.
+    fn is_unsaid(&self) -> bool {
+        let is_there = |path: &Vec<String>| {
+            let last = path.iter().try_fold(self.body.root(), |here, name| {
+                let other = || here.get(&snake(name).collect::<String>());
+                here.get(name).or_else(other)
+            });
+            last.is_some()
+        };
+        let mut all = self.all();
+        if all.any(|(member, path)| self.is_read(member, path) && is_there(path)) {
+            return false;
+        }
+        let is_too_much = || {
+            let unsaid = self.steering.unsaid;
+            unsaid.is_some_and(|unsaid| unsaid > self.effort)
+        };
+        // A model of which the form is another one thinks only where it is asked to.
+        let form = self.accent.word(accent::THINKING);
+        let has_word = form.is_none_or(|form| form == "adaptive");
+        self.takes && has_word && (self.forced || is_too_much())
+    }
+
+    /// Adds the edits that say it where nothing does: of the accent's members, or else of the dialect's first.
+    fn say(&self, edits: &mut Vec<Edit>) {
+        match (self.members, self.steering.efforts.first()) {
+            (Some(members), _) => edits.extend(members.iter().map(|(name, value)| {
+                let path = [self.steering.within, &[name.as_str()]].concat();
+                edit(&path, value.to_string(), true)
+            })),
+            // There it is said already, in a member that nobody reads: it was changed.
+            (None, Some(first)) if !edits.iter().any(|edit| edit.path == first.path) => {
+                edits.push(edit(first.path, first.form.value(self.word, None), true));
+            }
+            (None, _) => {}
+        }
+    }
 }
 
 /// Has all members go of which the platform takes one, but for the one in which it is said.
