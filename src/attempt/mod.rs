@@ -114,7 +114,7 @@ pub const EARLY_STATUS: &str = "308";
 pub const UNREACHABLE_MS: u64 = 5_000;
 
 /// The header that the router numbers the attempts of one try in.
-pub const ATTEMPT_HEADER: &str = "x-envoy-attempt-count";
+const ATTEMPT_HEADER: &str = "x-envoy-attempt-count";
 
 /// Tells an attempt that is the router's own second one: the first had no answer at all, and this
 /// one goes to the escape listener, which answers for the platform that could not be reached.
@@ -139,7 +139,7 @@ const UNREAD_MODEL: &str = "unread";
 /// The milliseconds for which an account is out where the platform limits one model of it and
 /// nobody knows which requests that concerns: long enough to leave it alone, too short for one
 /// model's limit to cost the others much.
-pub const UNREAD_MODEL_MS: u64 = 10_000;
+const UNREAD_MODEL_MS: u64 = 10_000;
 
 /// Judges an answer, other than a redirect, to a request for `model`.
 pub fn judge(

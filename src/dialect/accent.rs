@@ -74,7 +74,7 @@ pub const SCHEMA: &str = "schema";
 /// Tools and schemas may be marked as strict.
 pub const STRICT: &str = "strict";
 /// The highest temperature.
-pub const MAX_TEMPERATURE: &str = "max_temperature";
+const MAX_TEMPERATURE: &str = "max_temperature";
 /// Only one of `temperature` and `top_p` is taken.
 pub const ONE_SAMPLER: &str = "one_sampler";
 /// The most tokens of an answer.

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The longest client key, in bytes. Ours have 40 or so.
-pub const MAX_KEY_BYTES: usize = 256;
+const MAX_KEY_BYTES: usize = 256;
 
 /// The most different credentials of one request that are looked at: each costs a hash.
 pub const MAX_PRESENTED: usize = 8;

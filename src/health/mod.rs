@@ -72,7 +72,7 @@ pub const PROBE_MS: u64 = 10_000;
 
 /// The time for which an account whose credential was refused waits for another one, in milliseconds. The
 /// new one ends the wait at once, as its generation is another.
-pub const REFRESH_WAIT_MS: u64 = 60_000;
+const REFRESH_WAIT_MS: u64 = 60_000;
 
 /// The time for which an account of no use is left alone before one request may try, in milliseconds. The
 /// refresher takes it out of the snapshot much sooner.

@@ -29,7 +29,7 @@ pub const PAUSE_MS: u64 = 1_000;
 
 /// The shift of a window's start that is news, in milliseconds. Platforms tell the start to the second, and
 /// some tell how long it is until then.
-pub const RESET_MOVED_MS: u64 = 60_000;
+const RESET_MOVED_MS: u64 = 60_000;
 
 /// The windows of one account, and when they were reported.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

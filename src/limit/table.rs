@@ -16,7 +16,7 @@ pub const BUCKETS: usize = 64;
 
 /// The most subjects in one bucket, some 16,000 in all. When one more comes, those that have
 /// nothing to count go, or else the one that was not used for longest.
-pub const MAX_SUBJECTS: usize = 256;
+const MAX_SUBJECTS: usize = 256;
 
 /// Names this Envoy process to the refresher.
 const INSTANCE_KEY: &str = shared_key!("counters/instance");

@@ -27,7 +27,7 @@ pub const MAX_MODEL_BYTES: usize = 128;
 const MAX_WISH_BYTES: usize = 256;
 
 /// The longest text that may name a session, in bytes. Claude Code's has 190.
-pub const MAX_SESSION_BYTES: usize = 512;
+const MAX_SESSION_BYTES: usize = 512;
 
 /// The longest name that is looked for has 20 bytes.
 const MAX_NAME_BYTES: usize = 32;

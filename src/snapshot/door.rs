@@ -12,10 +12,10 @@ use super::path::{Pattern, Places, is_plain, unescaped};
 use crate::{dialect::Dialect, header::HeaderName, id::Id, newtype::invalid_text};
 
 /// The most doors.
-pub const MAX_DOORS: usize = 256;
+const MAX_DOORS: usize = 256;
 
 /// The most [aliases](Alias).
-pub const MAX_ALIASES: usize = 32;
+const MAX_ALIASES: usize = 32;
 
 /// The longest name of an operation, in bytes.
 const MAX_OPERATION_BYTES: usize = 32;

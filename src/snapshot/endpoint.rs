@@ -84,7 +84,7 @@ pub struct ModelAccent {
 }
 
 /// The most members of one answer that name things.
-pub const MAX_MAKES: usize = 8;
+const MAX_MAKES: usize = 8;
 
 /// The longest name of a member that does, in bytes.
 pub const MAX_MEMBER_BYTES: usize = 64;
@@ -108,7 +108,7 @@ pub struct MadeMember {
 pub struct InvalidMakes;
 
 /// The same where a profile does not say it, and the dialect begins a stream with an announcement.
-pub const FIRST_EVENT_SECONDS: u32 = 90;
+const FIRST_EVENT_SECONDS: u32 = 90;
 
 /// The operation of which the answer may be a stream.
 const GENERATE: &str = "generate";

@@ -10,7 +10,7 @@ use crate::header::MAX_VALUE_BYTES;
 
 /// The most bytes that the values of a platform's headers and parameters have together. Envoy takes
 /// header blocks of 60 KiB; the rest is for what callers may send.
-pub const MAX_WRITTEN_BYTES: usize = 2 * MAX_VALUE_BYTES;
+const MAX_WRITTEN_BYTES: usize = 2 * MAX_VALUE_BYTES;
 
 /// The reason why no request of an account can be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::{header::HeaderText, newtype::invalid_text, text::out::Out};
 pub const MODEL: &str = "model";
 
 /// The place that takes a name of the request, which no other one has.
-pub const REQUEST_ID: &str = "request_id";
+const REQUEST_ID: &str = "request_id";
 
 /// The largest body that is put into such an object, in bytes: it is held whole.
 pub const MAX_WRAPPED_BYTES: usize = 16 * 1024 * 1024;

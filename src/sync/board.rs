@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// The key of the board.
-pub const BOARD_KEY: &str = shared_key!("board");
+const BOARD_KEY: &str = shared_key!("board");
 
 /// The board that shared data holds.
 pub fn read(shared: &impl SharedData) -> Board {

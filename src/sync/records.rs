@@ -41,7 +41,7 @@ pub const PAUSE_MS: u64 = 1_000;
 
 /// The most requests that one batch says have begun: far more than any VM sees between two batches,
 /// and few enough that sums of them fit everywhere.
-pub const MAX_BEGUN: u64 = 1 << 40;
+const MAX_BEGUN: u64 = 1 << 40;
 
 /// Answers that say that a batch will never be taken, however often it is sent.
 const NEVER: [&[u8]; 3] = [b"400", b"413", b"422"];

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The most that is kept, in bytes. Errors are below 4 KiB; an event of which more is left is none.
-pub const MAX_BRIEF_BYTES: usize = 16 * 1024;
+const MAX_BRIEF_BYTES: usize = 16 * 1024;
 
 /// The most that is kept of one string, in bytes: as much as of an error's message.
 const MAX_STRING_BYTES: usize = 2 * 1024;

@@ -14,7 +14,7 @@ use crate::id::Id;
 
 /// The most decoders that one VM keeps from one callback to another. Each has a whole body and a
 /// decoder of some 26 MiB at most: under 60 MiB.
-pub const MAX_DECODERS: usize = 2;
+const MAX_DECODERS: usize = 2;
 
 /// The milliseconds of decoding from one tick to the next after which no other body begins.
 const MAX_SPENT_MS: u64 = 30;

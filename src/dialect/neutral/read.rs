@@ -85,7 +85,7 @@ pub fn as_text<'a>(value: Json<'_, 'a>) -> Read<Text<'a>> {
 
 /// A boolean.
 #[inline(never)]
-pub fn as_flag(value: Json<'_, '_>) -> Read<bool> {
+fn as_flag(value: Json<'_, '_>) -> Read<bool> {
     value.flag().ok_or_else(|| wrong(value, "a boolean"))
 }
 

@@ -4,7 +4,7 @@ use super::{Candidate, Need, round_robin};
 use crate::health::quota::Outlook;
 
 /// Ranks an account by what is known of its quota: the lowest is picked.
-pub type Rank = fn(&Outlook) -> f64;
+type Rank = fn(&Outlook) -> f64;
 
 /// The fullest first, by the tightest window. An account of which nothing is known counts as
 /// full: once it is used, its windows are known.
