@@ -79,11 +79,11 @@ struct Events {
 /// The fate of the beginning of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It went on, and was kept besides: the event may be an error.
+    /// The event went on, and was kept besides: it may be an error.
     Kept,
-    /// It was held back: the event may have to be taken out.
+    /// The event was held back: it may have to be taken out.
     Held,
-    /// It went on, and was not kept.
+    /// The event went on, and was not kept.
     Gone,
 }
 

@@ -46,9 +46,9 @@ pub struct Holding {
 /// The part of an answer that has come when it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Came {
-    /// There may be more.
+    /// A part: there may be more.
     Some,
-    /// There may be more, but it is judged by what there is.
+    /// A part by which it is judged, though there may be more.
     Enough,
     /// All of it.
     All,

@@ -44,7 +44,7 @@ enum Form {
         has_told: bool,
         events: usize,
     },
-    /// They were found, or are not there.
+    /// The ids were found, or are not there.
     Done,
 }
 
@@ -60,7 +60,7 @@ struct Object {
     /// A colon has come, and not the end of what follows it.
     is_value: bool,
     value: Kept<MAX_ID_BYTES>,
-    /// Of the members that are looked for, those that were met.
+    /// The members that were met, of those that are looked for.
     met: Vec<usize>,
     is_over: bool,
 }

@@ -21,12 +21,12 @@ use crate::{meter::Meter, snapshot::Endpoint};
 /// The ask for the usage of a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum UsageAsk {
-    /// It is not made.
+    /// The ask is not made.
     #[default]
     NotAsked,
     /// The request's body decides.
     Undecided,
-    /// It is made, and the event with the usage is taken out of the answer.
+    /// The ask is made, and the event with the usage is taken out of the answer.
     Asked,
 }
 

@@ -52,17 +52,17 @@ pub struct UnknownCoding;
 /// The reason why a body stands for no bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It ends before its format says so.
+    /// The body ends before its format says so.
     EndsEarly,
-    /// It is not what its format allows, or something else follows it.
+    /// The body is not what its format allows, or something else follows it.
     Malformed,
     /// Its content has another checksum or length than it says.
     Checksum,
-    /// It needs a dictionary.
+    /// The body needs a dictionary.
     Dictionary,
     /// Its window is above [`MAX_WINDOW_BYTES`].
     Window,
-    /// It stands for more than [`MAX_DECODED_BYTES`].
+    /// The body stands for more than [`MAX_DECODED_BYTES`].
     TooLarge,
 }
 

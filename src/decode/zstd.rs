@@ -33,7 +33,7 @@ const LENGTH_FLAG: u8 = 0b1100_0000;
 pub(super) struct Zstd {
     decoder: FrameDecoder,
     frame: Option<Frame>,
-    /// There was a frame before, without which a body is no zstd.
+    /// A frame came before, without which a body is no zstd.
     began: bool,
 }
 

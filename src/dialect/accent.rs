@@ -57,7 +57,7 @@ pub const TOOL_CHOICE: &str = "tool_choice";
 pub const CONTENT: &str = "content";
 /// The member in which the platform wants back what the model thought.
 pub const REASONING_IN: &str = "reasoning_in";
-/// It wants that of each message of the model's.
+/// The platform wants that of each message of the model's.
 pub const REASONING_REQUIRED: &str = "reasoning_required";
 /// The words for how much the model is to think that are taken as they are.
 pub const EFFORTS: &str = "efforts";

@@ -235,7 +235,7 @@ pub enum EventKind {
     Failed,
     /// An error, after which the stream has no proper end.
     Error,
-    /// Of no interest: what it carries other events have carried or will carry.
+    /// An event of no interest: what it carries other events have carried or will carry.
     Skipped,
 }
 

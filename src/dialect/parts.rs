@@ -67,7 +67,7 @@ pub struct Target<'a> {
     pub refuses: &'a [String],
     /// The accent in which it speaks the dialect.
     pub accent: &'a Accent,
-    /// It answers with streams alone.
+    /// The platform answers with streams alone.
     pub streams_only: bool,
     /// Its streams tell the tokens only if they are asked to.
     pub asks_usage: bool,

@@ -55,7 +55,7 @@ pub enum Refusal {
     KeyExpired(Option<HeaderText>),
     /// The client key is at one of its limits.
     Limit(AtLimit),
-    /// There is no room to hold the request, or more of it.
+    /// No room is left to hold the request, or more of it.
     NoRoom(NoRoom),
     /// A path that no platform of the snapshot serves; the base URL that was meant, where that can
     /// be told.
@@ -106,9 +106,9 @@ pub enum Refusal {
     HomeOut(AllOut),
     /// The account that has what the request goes on from is not in this pool any more.
     HomeGone(Id),
-    /// It names things of several accounts.
+    /// The request names things of several accounts.
     HomesApart,
-    /// It names more things than are looked for.
+    /// The request names more things than are looked for.
     TooManyThings,
     /// The client key has made nothing that is called so, as far as the gateway knows.
     NoSuchThing,
@@ -129,14 +129,14 @@ pub enum Refusal {
     CredentialRefused,
     /// The request cannot be said in the dialect of the accounts that serve it.
     Untranslatable {
-        /// It is beyond a bound.
+        /// The body is beyond a bound.
         too_large: bool,
         /// The member, and what is wrong with it.
         why: String,
     },
     /// The model or the effort that a map or the client key sets cannot be put into the request.
     Unchangeable {
-        /// It is beyond a bound.
+        /// The body is beyond a bound.
         too_large: bool,
         /// The fault of the body.
         why: String,
@@ -165,11 +165,11 @@ pub enum Refusal {
 /// Tells why a body cannot be put into an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unwrappable {
-    /// It is longer or deeper than what is put into one.
+    /// The body is longer or deeper than what is put into an object.
     TooLarge,
-    /// It is none itself.
+    /// The body is no object itself.
     NoObject,
-    /// It names no model, and the platform's object does.
+    /// The request names no model, and the platform's object does.
     NoModel,
 }
 

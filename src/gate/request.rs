@@ -44,7 +44,7 @@ pub struct Request {
 /// The way in which a request came in.
 #[derive(Debug, Default)]
 pub(super) enum Entry {
-    /// That was not looked at, or cannot be told yet.
+    /// The door was not looked for, or cannot be told yet.
     #[default]
     Unknown,
     /// Through no door.
@@ -66,7 +66,7 @@ pub(super) struct Subject<'a> {
     pub(super) pool: &'a Id,
     /// The models that its key allows; all of them where that was looked at before.
     pub(super) allowed: Option<&'a Models>,
-    /// It may not be translated.
+    /// The request may not be translated.
     pub(super) untranslated: bool,
     /// The model that it asks for serves it, or none.
     pub(super) exact_model: bool,

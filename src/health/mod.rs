@@ -96,7 +96,7 @@ pub const STRIKES_MS: u64 = 10_000;
 /// The accounts that are out, and beside them what is known of every account's quota.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Board {
-    /// At most one for an account and scope, by account: each request looks at several accounts.
+    /// The entries, at most one for an account and scope, by account: each request looks at several accounts.
     entries: Vec<Entry>,
     suspicions: Suspicions,
     quotas: Quotas,
@@ -139,11 +139,11 @@ pub const MAX_ACCOUNT_ENTRIES: usize = 64;
 /// The standing of an account with a client key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing<'a> {
-    /// It may be used.
+    /// The account may be used.
     Free,
-    /// It may be tried, by one request.
+    /// The account may be tried, by one request.
     HalfOpen,
-    /// It may not be used.
+    /// The account may not be used.
     Out(Why<'a>),
 }
 

@@ -48,7 +48,7 @@ pub enum Home {
     Nowhere,
     /// Another client key made it, or one of several.
     Others,
-    /// It names several things, of several accounts.
+    /// The request names several things, of several accounts.
     Apart,
     /// The refresher could not be asked.
     Unasked,

@@ -53,11 +53,11 @@ struct Streams {
 /// The place of a request at its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// It has none yet.
+    /// The request has none yet.
     None,
     /// Its last try had one, and it runs again: it is not asked a second time.
     Kept,
-    /// It has taken one.
+    /// The request has taken one.
     Taken,
 }
 
@@ -75,7 +75,7 @@ pub(crate) enum Denied {
 /// The reason why nothing was taken of a subject.
 #[derive(Debug, PartialEq, Eq)]
 enum NotTaken {
-    /// It is at a limit.
+    /// The subject is at a limit.
     At(Reached),
     /// Other VMs change its counters all the time.
     Busy,
@@ -84,11 +84,11 @@ enum NotTaken {
 /// The limits of a subject that a request is held to, and what it takes.
 #[derive(Debug, Clone, Copy)]
 struct Take {
-    /// It must be within the limits.
+    /// The request must be within the limits.
     is_checked: bool,
-    /// It counts as a request.
+    /// The request counts as one.
     counts: bool,
-    /// It takes a stream.
+    /// The request takes a stream.
     stream: bool,
 }
 

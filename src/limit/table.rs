@@ -89,7 +89,7 @@ pub fn look(shared: &impl SharedData, subject: &Subject, now: u64) -> Counters {
 /// The outcome of a change.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Changed<E> {
-    /// It is done.
+    /// The change is done.
     Done,
     /// The change itself refused.
     Refused(E),

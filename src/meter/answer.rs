@@ -48,7 +48,7 @@ pub enum Choices {
     Absent,
     /// `[]` so far.
     Empty,
-    /// At least one.
+    /// A list with at least one.
     Some,
 }
 

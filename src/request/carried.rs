@@ -26,7 +26,7 @@ pub enum Wish {
     /// Nothing: any other would do.
     #[default]
     Any,
-    /// This account and no other.
+    /// The account of the try and no other.
     Account,
     /// One of the same platform.
     Platform,
@@ -66,7 +66,8 @@ pub struct Carried {
     pub blames: bool,
     /// The account that told it to pause, and for which it was to wait: once. It may speak against that one again.
     pub waited: Option<Id>,
-    /// It was to be sent to an account that has not answered it ([`crate::worker::Worker::sends_again`]), and is sent once more.
+    /// The request is sent once more to an account that has not answered it
+    /// ([`crate::worker::Worker::sends_again`]).
     pub resent: bool,
     /// The first account that may not do what is asked. It is left alone for that if another one does it.
     pub unable: Option<Id>,
@@ -84,7 +85,7 @@ pub struct Carried {
     pub opens: bool,
     /// The requirements of platforms that it does not meet.
     pub lacks: Lacks,
-    /// It may not be translated.
+    /// The request may not be translated.
     pub untranslated: bool,
     /// The model that it asks for serves it, or none.
     pub exact_model: bool,
@@ -92,13 +93,13 @@ pub struct Carried {
     pub demands: Demands,
     /// The accounts that it will do with.
     pub wish: Wish,
-    /// It is known to ask for a stream.
+    /// The request is known to ask for a stream.
     pub streams: bool,
     /// The thing that it goes on from exists in this account and in no other.
     pub at_home: bool,
     /// An earlier try found that its account does not have what the request goes on from, or serves another model.
     pub moved: bool,
-    /// It asks the platform to keep the answer, or not to; none where it leaves that to the platform.
+    /// The request asks the platform to keep the answer, or not to; none where it leaves that to the platform.
     pub stored: Option<bool>,
 }
 

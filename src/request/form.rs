@@ -42,11 +42,11 @@ pub struct Form {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In a part's content, or before the first part.
+    /// The content of a part, or what comes before the first part.
     Content,
     /// After a delimiter: two dashes end the form, a line's end begins a part.
     Delimiter { dashes: u8 },
-    /// In a part's headers.
+    /// The headers of a part.
     Headers,
     /// Everything is known, or nothing more can be.
     Done,

@@ -35,7 +35,7 @@ const TURN: u32 = 3;
 pub struct Opening {
     /// Its hash.
     pub hash: u64,
-    /// There is more: this is no first turn.
+    /// The conversation has more: this is no first turn.
     pub goes_on: bool,
 }
 
@@ -75,7 +75,7 @@ struct Text {
     hash: Stream,
     length: usize,
     name: Vec<u8>,
-    /// It has come, and what follows tells if it is a name or a value.
+    /// The string has come, and what follows tells if it is a name or a value.
     is_whole: bool,
 }
 

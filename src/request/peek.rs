@@ -126,17 +126,17 @@ enum State {
     Name,
     BeforeColon,
     BeforeValue,
-    /// In a text that is kept.
+    /// The text of a string that is kept.
     Kept,
-    /// In a text that is not; `escaped` after a `\`.
+    /// The text of a string that is not kept; `escaped` after a `\`.
     Skipped {
         escaped: bool,
         /// The containers around it that are skipped with it.
         depth: u32,
     },
-    /// In a number or one of `true`, `false`, `null`.
+    /// A number or one of `true`, `false`, `null`.
     Word,
-    /// In containers that are skipped.
+    /// Containers that are skipped.
     Nested {
         depth: u32,
     },

@@ -90,7 +90,7 @@ pub struct Record {
     pub duration_ms: u64,
     /// The part of the answer that the caller got.
     pub completeness: Completeness,
-    /// For how many requests it stands. What is told beside that is the first one's, `asked` what
+    /// The number of requests that it stands for. What is told beside that is the first one's, `asked` what
     /// all of them asked for.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub count: NonZeroU32,

@@ -62,7 +62,7 @@ pub struct Endpoint {
     /// The members of a request that it refuses: a translated one has them not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refuses: Vec<String>,
-    /// It answers in its own dialect alone.
+    /// The endpoint answers in its own dialect alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untranslated: bool,
     /// The accents of its dialect, by model: of two that say the same of a model the first counts.

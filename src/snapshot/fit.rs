@@ -17,7 +17,7 @@ const MAX_WRITTEN_BYTES: usize = 2 * MAX_VALUE_BYTES;
 pub enum Unfit {
     /// The account lacks this variable.
     Lacks(String),
-    /// This variable cannot stand in a path.
+    /// A variable that cannot stand in a path.
     Path(String),
     /// The headers and parameters that the account fills are too long together.
     TooLong {

@@ -112,7 +112,7 @@ pub enum InvalidRecord {
         /// Column in the line, from 1.
         column: usize,
     },
-    /// It does not fit beside the others.
+    /// The record does not fit beside the others.
     NoRoom,
 }
 

@@ -47,7 +47,7 @@ pub struct Page<'a> {
 /// The reason why bytes are not a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidPage {
-    /// There is no page header where it should be.
+    /// The page header is not where it should be.
     Header,
     /// Another format than [`FORMAT`]; the refresher is newer or older than this filter.
     Format(u32),

@@ -72,9 +72,9 @@ enum Part {
 /// Tells why a text is no path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidPath {
-    /// It is not an absolute path of the characters that one may have.
+    /// The path is not an absolute one of the characters that one may have.
     Path,
-    /// It has a place of another name, or more than one.
+    /// The path has a place of another name, or more than one.
     Places,
 }
 

@@ -25,11 +25,11 @@ pub struct Unread {
 /// The subject of a line that is not a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum About {
-    /// This record.
+    /// A record.
     Record(Kind, Id),
     /// Nothing that anybody could hold: a kind that is not known here, or an id that none has.
     Nothing,
-    /// It does not tell.
+    /// The line does not tell.
     Unknown,
 }
 

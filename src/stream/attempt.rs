@@ -60,11 +60,11 @@ enum Outcome {
     Good,
     /// Its status says an error.
     Error(ErrorBody),
-    /// It is an error inside of HTTP 200.
+    /// The answer is an error inside of HTTP 200.
     Failed(InnerError),
-    /// It ended without content and without an error.
+    /// The answer ended without content and without an error.
     Empty,
-    /// It is that of another model than was asked for: this one, if it is named.
+    /// The answer is of another model than was asked for: this one, if it is named.
     Another(Option<ModelName>),
 }
 

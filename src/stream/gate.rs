@@ -50,17 +50,17 @@ enum Stage {
     /// Its headers have not come.
     #[default]
     New,
-    /// It waits for the first snapshot.
+    /// The request waits for the first snapshot.
     Starting(Starting),
     /// Its body is read.
     Reading(Reading),
     /// Its body comes compressed, or is decoded.
     Coded(Box<Coded>),
-    /// It waits for a fresh credential, or until its limits are known.
+    /// The request waits for a fresh credential, or until its limits are known.
     Waits(Request),
-    /// It was sent on.
+    /// The request was sent on.
     Open,
-    /// It was answered without a platform.
+    /// The request was answered without a platform.
     Answered,
 }
 

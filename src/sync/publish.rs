@@ -16,12 +16,12 @@ use crate::{
 /// The reason why a page was not applied. What the shared data held is held still.
 #[derive(Debug)]
 pub enum Refused {
-    /// It is not a page.
+    /// The bytes are not a page.
     Page(InvalidPage),
     /// One of its lines is not a record, and does not tell what it is about. Everything is to be
     /// asked for anew, so that nothing stays in use that this line would have changed.
     Record(InvalidRecord),
-    /// It builds on another state than the one held.
+    /// The page builds on another state than the one held.
     Gap,
 }
 

@@ -33,7 +33,7 @@ pub enum Report {
         /// The generation of the credential that was used.
         generation: u64,
     },
-    /// It is not to be used for a while.
+    /// The account is not to be used for a while.
     CoolingDown {
         /// The account.
         account: Id,
@@ -48,7 +48,7 @@ pub enum Report {
         /// The time at which this was learned, in Unix milliseconds.
         at: u64,
     },
-    /// It is of no use until somebody sees to it.
+    /// The account is of no use until somebody sees to it.
     Dead {
         /// The account.
         account: Id,
@@ -69,7 +69,7 @@ pub enum Report {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         request: Option<Id>,
     },
-    /// It answered: what was guessed about it is over.
+    /// The account answered: what was guessed about it is over.
     Recovered {
         /// The account.
         account: Id,

@@ -65,15 +65,15 @@ enum Field {
 enum Place {
     /// After so many bytes of a byte order mark, at the very start.
     Mark(usize),
-    /// At the start of a line.
+    /// The start of a line.
     Line,
     /// After so many bytes of a line, all of which match the field's name.
     Name(Field, usize),
     /// After the field's colon, where one space may follow that is not part of the value.
     Space(Field),
-    /// In the value of a field, of which a piece was handed out or was not.
+    /// The value of a field, of which a piece was handed out or was not.
     Value(Field, bool),
-    /// In a line of no interest.
+    /// A line of no interest.
     Ignored,
 }
 

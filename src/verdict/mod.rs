@@ -37,9 +37,9 @@ use crate::{
 pub enum Verdict {
     /// Nothing is wrong.
     Fine,
-    /// It is not to be used for a while.
+    /// The account is not to be used for a while.
     CoolingDown {
-        /// For everything or for one model.
+        /// The part of it that is out: everything, or one model.
         scope: Scope,
         /// The end, in Unix milliseconds.
         until: u64,
@@ -50,7 +50,7 @@ pub enum Verdict {
     },
     /// Its credential is no longer accepted: it needs a refresh.
     CredentialExpired,
-    /// It is of no use until somebody sees to it.
+    /// The account is of no use until somebody sees to it.
     Dead {
         /// The reason, in a word.
         reason: Reason,

@@ -116,7 +116,7 @@ pub enum MessagePattern {
 pub enum Ruling {
     /// Nothing is wrong.
     Fine,
-    /// It may not be used for a while.
+    /// The account may not be used for a while.
     CoolingDown {
         /// The part of the account that cools down.
         scope: RuleScope,
@@ -133,7 +133,7 @@ pub enum Ruling {
     },
     /// The credential is no longer accepted; a new one may be.
     CredentialExpired,
-    /// It is of no use until somebody sees to it.
+    /// The account is of no use until somebody sees to it.
     Dead {
         /// The reason, for people and metrics.
         reason: Reason,

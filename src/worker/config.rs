@@ -53,7 +53,7 @@ pub struct Config {
 /// The reason why a configuration is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub enum InvalidConfig {
-    /// It is no JSON object of known keys.
+    /// The configuration is no JSON object of known keys.
     Json(String),
     /// A number is too small or too large.
     OutOfRange {

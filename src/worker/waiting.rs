@@ -58,7 +58,7 @@ pub enum For {
 /// The place and the time that a request has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// It has a place, or there is one for it.
+    /// The request has a place, or there is one for it.
     pub has_place: bool,
     /// Its end.
     pub until: Deadline,

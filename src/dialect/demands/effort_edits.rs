@@ -38,7 +38,7 @@ struct Wanted<'t, 'a> {
     takes: bool,
     /// An accent's members stand in the body itself.
     has_own: bool,
-    /// Those that stand there, for each word.
+    /// The accent's members that stand there, for each word.
     known: Members<'t>,
     /// The paths of the dialect's members.
     paths: Vec<Vec<String>>,
@@ -48,7 +48,7 @@ struct Wanted<'t, 'a> {
 #[derive(Clone, Copy, Default)]
 struct Said {
     is_there: bool,
-    /// It is more than wanted.
+    /// The member says more than wanted.
     is_over: bool,
 }
 

@@ -31,7 +31,7 @@ pub struct Reader {
 #[derive(Debug, Clone, Copy)]
 struct Open {
     block: u32,
-    /// It is of reasoning: nothing else has a signature.
+    /// The block is of reasoning: nothing else has a signature.
     thought: bool,
 }
 

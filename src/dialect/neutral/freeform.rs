@@ -34,9 +34,9 @@ enum State {
 
 /// The way in which a text begins.
 enum Begin {
-    /// As it should, and behind that place.
+    /// The text begins as it should, and its content stands behind that place.
     At(usize),
-    /// As it should, as far as it goes.
+    /// The text is as it should be, as far as it goes.
     Unknown,
     Otherwise,
 }

@@ -40,7 +40,7 @@ struct Item {
 #[derive(Debug)]
 struct Part {
     block: u32,
-    /// It is of reasoning.
+    /// The part is of reasoning.
     thought: bool,
     /// Text of it was told.
     told: bool,

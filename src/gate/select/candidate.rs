@@ -42,7 +42,7 @@ pub struct Candidate {
     /// Its own end or its credential's, whichever comes first; here so that a pick among many stays
     /// within one stretch of memory.
     pub(super) usable_until: Option<u64>,
-    /// It serves every model; the list is looked at for the others alone.
+    /// The account serves every model; the list is looked at for the others alone.
     serves_all: bool,
 }
 

@@ -45,7 +45,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Table {
     policy: Policy,
-    /// By tier, then by position on the ring of hashes, or in the pool where the policy goes by
+    /// The candidates, by tier, then by position on the ring of hashes, or in the pool where the policy goes by
     /// that.
     candidates: Vec<Candidate>,
     tiers: Vec<Stretch>,
@@ -86,11 +86,11 @@ pub struct Need<'a> {
     pub tried: &'a [(Id, u64)],
     /// The model that it asks for, if that is known.
     pub model: Option<&'a str>,
-    /// It asks for no model, and needs none.
+    /// The request asks for no model, and needs none.
     pub modelless: bool,
     /// The requirements that it does not meet.
     pub lacks: Lacks,
-    /// It is not translated.
+    /// The request is not translated.
     pub untranslated: bool,
     /// The one account that it asks for, by name or id.
     pub wish: Option<&'a str>,
@@ -118,7 +118,7 @@ pub enum Awaited {
 /// The outcome of a pick.
 #[derive(Debug)]
 pub enum Pick {
-    /// This account.
+    /// The account that was picked.
     Account {
         /// The account.
         account: Rc<Account>,
@@ -127,7 +127,7 @@ pub enum Pick {
         /// The account is half-open: take the probe first.
         half_open: bool,
     },
-    /// There are candidates, but none that may be used now.
+    /// The candidates, none of which may be used now.
     AllOut(Vec<Out>),
     /// No candidate serves the model.
     NoModel,
@@ -137,7 +137,7 @@ pub enum Pick {
     TooLarge,
     /// The account that the request asks for is no candidate.
     NoSuchAccount,
-    /// There is no candidate.
+    /// The pool has no candidate.
     None,
 }
 

@@ -43,7 +43,7 @@ pub(super) struct Sent {
     carried: Rc<Carried>,
     /// The request as the gate let it through, to be put back before it runs again.
     request: Rc<HeaderMap>,
-    /// It can be put back: its headers were not let go alone.
+    /// The request can be put back: its headers were not let go alone.
     replayable: bool,
     /// The model, as the platform names it.
     model: Option<HeaderText>,
@@ -57,7 +57,7 @@ pub(super) struct Sent {
     keeps: Option<u16>,
     /// The answer is kept only where the request asks for that.
     keeps_asked: bool,
-    /// It goes to the escape listener, without a credential.
+    /// The request goes to the escape listener, without a credential.
     pub(super) escape: bool,
     /// The ask for the usage of its answer.
     usage_ask: UsageAsk,

@@ -58,9 +58,9 @@ struct Asked {
 pub(super) enum Became {
     /// Nothing before it is whole.
     Nothing,
-    /// This body, for the platform.
+    /// A body for the platform.
     Body(Vec<u8>),
-    /// This body of an answer, which is an estimate.
+    /// The body of an answer, which is an estimate.
     Estimate(String),
 }
 
