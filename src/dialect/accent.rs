@@ -9,40 +9,43 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Members of an accent, and what each of them may be.
-pub const MEMBERS: &[(&str, Form)] = &[
-    (MAX_TOKENS_FIELD, Form::Name),
-    (SYSTEM_ROLE, Form::One(&["system", "developer", "user"])),
-    (SYSTEM_BETWEEN, Form::Flag),
+pub const MEMBERS: &[(&str, MemberForm)] = &[
+    (MAX_TOKENS_FIELD, MemberForm::Name),
+    (
+        SYSTEM_ROLE,
+        MemberForm::One(&["system", "developer", "user"]),
+    ),
+    (SYSTEM_BETWEEN, MemberForm::Flag),
     (
         TOOL_CHOICE,
-        Form::Some(&["auto", "none", "required", "one", "some"]),
+        MemberForm::Some(&["auto", "none", "required", "one", "some"]),
     ),
-    (CONTENT, Form::One(&["text", "parts", "text_alone"])),
-    (REASONING_IN, Form::Name),
-    (REASONING_REQUIRED, Form::Flag),
-    (EFFORTS, Form::Some(EFFORT_WORDS)),
-    (EFFORT, Form::Efforts),
-    (APART, Form::Names),
-    (THINKING, Form::One(&["adaptive", "budget", "none"])),
-    (FORCED_WITH_THINKING, Form::Flag),
+    (CONTENT, MemberForm::One(&["text", "parts", "text_alone"])),
+    (REASONING_IN, MemberForm::Name),
+    (REASONING_REQUIRED, MemberForm::Flag),
+    (EFFORTS, MemberForm::Some(EFFORT_WORDS)),
+    (EFFORT, MemberForm::Efforts),
+    (APART, MemberForm::Names),
+    (THINKING, MemberForm::One(&["adaptive", "budget", "none"])),
+    (FORCED_WITH_THINKING, MemberForm::Flag),
     (
         SCHEMA,
-        Form::One(&["native", "json_object", "tool", "none"]),
+        MemberForm::One(&["native", "json_object", "tool", "none"]),
     ),
-    (STRICT, Form::Flag),
-    (MAX_TEMPERATURE, Form::Number),
-    (ONE_SAMPLER, Form::Flag),
-    (MAX_OUTPUT, Form::Number),
-    (ID_MAX, Form::Number),
-    (ID_LENGTH, Form::Number),
-    (NAME_MAX, Form::Number),
-    (TAKES, Form::Names),
-    (REFUSES, Form::Names),
-    (SIGNED_CALLS, Form::Flag),
-    (MEDIA_IN_RESULTS, Form::Flag),
-    (FORM_OR_TOOLS, Form::Flag),
-    (UNNAMED_MODEL, Form::Flag),
-    (SET, Form::Members),
+    (STRICT, MemberForm::Flag),
+    (MAX_TEMPERATURE, MemberForm::Number),
+    (ONE_SAMPLER, MemberForm::Flag),
+    (MAX_OUTPUT, MemberForm::Number),
+    (ID_MAX, MemberForm::Number),
+    (ID_LENGTH, MemberForm::Number),
+    (NAME_MAX, MemberForm::Number),
+    (TAKES, MemberForm::Names),
+    (REFUSES, MemberForm::Names),
+    (SIGNED_CALLS, MemberForm::Flag),
+    (MEDIA_IN_RESULTS, MemberForm::Flag),
+    (FORM_OR_TOOLS, MemberForm::Flag),
+    (UNNAMED_MODEL, MemberForm::Flag),
+    (SET, MemberForm::Members),
 ];
 
 /// The member that bounds the answer's tokens.
@@ -110,7 +113,7 @@ const OWN: &[&str] = &[
 
 /// The forms that a member of an accent may have.
 #[derive(Debug, Clone, Copy)]
-pub enum Form {
+pub enum MemberForm {
     /// `true` or `false`.
     Flag,
     /// A number that is not negative.
@@ -261,9 +264,9 @@ impl Accent {
     }
 }
 
-// === impl Form ===
+// === impl MemberForm ===
 
-impl Form {
+impl MemberForm {
     fn fits(self, value: &Value) -> bool {
         let is_name = |value: &Value| {
             let legal =

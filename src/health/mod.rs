@@ -53,7 +53,7 @@ use serde::{Deserialize, Serialize};
 use self::quota::{Outlook, Quotas};
 pub use self::{
     entry::Entry,
-    suspicion::{KEPT_MS, Kind, Striker, Suspicion},
+    suspicion::{KEPT_MS, Striker, Suspicion, SuspicionKind},
     suspicions::{MAX_KEY_SUSPICIONS, MAX_SUSPICIONS, Suspicions},
 };
 use crate::{
@@ -303,13 +303,13 @@ impl Board {
         };
         let holds_for_all = self.suspicions.confirm(&suspicion, now)
             || witness.alone && suspicion.is_enough_alone()
-            || is_first && kind != Kind::Dead && self.is_on_probe(account, model, now);
+            || is_first && kind != SuspicionKind::Dead && self.is_on_probe(account, model, now);
         self.suspicions.put(suspicion, now);
         if holds_for_all {
             self.suspicions.strike_all(&entry, kind, now);
             self.put(entry.clone(), now);
             Change::Out(entry)
-        } else if kind == Kind::Dead {
+        } else if kind == SuspicionKind::Dead {
             Change::Suspected
         } else {
             Change::Noted
@@ -413,7 +413,7 @@ impl Board {
             entry.account != *id || !over
         });
         let forgotten = self.suspicions.forget(|one| {
-            let over = is_old(one.at) || is_disproved(one.kind == Kind::Dead, one.at);
+            let over = is_old(one.at) || is_disproved(one.kind == SuspicionKind::Dead, one.at);
             one.account == *id && over
         });
         let mut changed = self.entries.len() != before || forgotten;
@@ -470,7 +470,7 @@ impl Board {
         let forgotten = self.suspicions.forget(|one| {
             let is_own = one.account == account.id && one.key == key && one.scope.covers(model);
             let over = is_own && !one.refuses(account, now);
-            if over && one.kind == Kind::Dead {
+            if over && one.kind == SuspicionKind::Dead {
                 change = Change::Recovered;
             }
             over
@@ -528,7 +528,11 @@ impl<'a> From<&'a Suspicion> for Why<'a> {
 
 /// Makes the entry by which `verdict` keeps requests away, and tells the kind of suspicion that it is first; none of
 /// what the platform itself set an end to. None at all where it says nothing against the account.
-fn entry_of(account: &Account, verdict: &Verdict, now: u64) -> Option<(Option<Kind>, Entry)> {
+fn entry_of(
+    account: &Account,
+    verdict: &Verdict,
+    now: u64,
+) -> Option<(Option<SuspicionKind>, Entry)> {
     Some(match verdict {
         Verdict::Fine | Verdict::CallersFault => return None,
         Verdict::CoolingDown {
@@ -544,7 +548,7 @@ fn entry_of(account: &Account, verdict: &Verdict, now: u64) -> Option<(Option<Ki
                 reason: reason.clone(),
                 at: now,
             };
-            let kind = guessed.then_some(Kind::Limit);
+            let kind = guessed.then_some(SuspicionKind::Limit);
             (kind, Entry::of(&account.id, cooldown))
         }
         Verdict::CredentialExpired => {
@@ -553,7 +557,7 @@ fn entry_of(account: &Account, verdict: &Verdict, now: u64) -> Option<(Option<Ki
                 generation: Some(account.generation),
                 ..Entry::guess(account, now, REFRESH_WAIT_MS, reason)
             };
-            (Some(Kind::Expired), entry)
+            (Some(SuspicionKind::Expired), entry)
         }
         Verdict::Dead { reason } => {
             let entry = Entry {
@@ -561,7 +565,7 @@ fn entry_of(account: &Account, verdict: &Verdict, now: u64) -> Option<(Option<Ki
                 dead: true,
                 ..Entry::guess(account, now, DEAD_MS, reason.clone())
             };
-            (Some(Kind::Dead), entry)
+            (Some(SuspicionKind::Dead), entry)
         }
         Verdict::PlatformTrouble { until } => {
             let reason = Reason::known("platform_trouble");
@@ -569,7 +573,7 @@ fn entry_of(account: &Account, verdict: &Verdict, now: u64) -> Option<(Option<Ki
                 until: *until,
                 ..Entry::guess(account, now, 0, reason)
             };
-            (Some(Kind::Trouble), entry)
+            (Some(SuspicionKind::Trouble), entry)
         }
     })
 }

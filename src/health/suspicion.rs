@@ -23,7 +23,7 @@ pub struct Striker(u32);
 /// The kinds of suspicion. Of two keys the same one confirms the other's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum SuspicionKind {
     /// The platform is in trouble.
     Trouble,
     /// A limit whose end the platform did not say.
@@ -44,7 +44,7 @@ pub struct Suspicion {
     /// The part of the account that is out: everything, or one model.
     pub scope: Scope,
     /// The kind.
-    pub kind: Kind,
+    pub kind: SuspicionKind,
     /// The credential that it is about, where another would change it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
@@ -93,13 +93,13 @@ impl Suspicion {
 
     /// Tells one that a fresh credential ends.
     pub fn awaits_credential(&self) -> bool {
-        self.kind == Kind::Expired
+        self.kind == SuspicionKind::Expired
     }
 
     /// Tells one that holds for every key where there is no other.
     pub(super) fn is_enough_alone(&self) -> bool {
         match self.kind {
-            Kind::Dead => self.strikes >= DEATHS,
+            SuspicionKind::Dead => self.strikes >= DEATHS,
             _ => self.until > 0,
         }
     }
@@ -108,7 +108,7 @@ impl Suspicion {
     pub(super) fn is_alive(&self, now: u64) -> bool {
         let end = match self.until {
             0 => self.struck_at.saturating_add(STRIKES_MS),
-            until if self.kind == Kind::Dead => until.saturating_add(DEAD_MS),
+            until if self.kind == SuspicionKind::Dead => until.saturating_add(DEAD_MS),
             until => until.saturating_add(KEPT_MS),
         };
         // A clock that was set back must not keep it for ever.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DEAD_MS, Entry, Kind, STRIKES, STRIKES_MS, SUSPECTED_MS, Striker, Suspicion};
+use super::{DEAD_MS, Entry, STRIKES, STRIKES_MS, SUSPECTED_MS, Striker, Suspicion, SuspicionKind};
 use crate::{id::Id, snapshot::Account};
 
 /// The most suspicions. A new one takes the place of the one that ends first; at
@@ -49,7 +49,7 @@ impl Suspicions {
     }
 
     /// Marks the keys whose strikes took an account out by this entry: none of them is its probe.
-    pub(super) fn strike_all(&mut self, entry: &Entry, kind: Kind, now: u64) {
+    pub(super) fn strike_all(&mut self, entry: &Entry, kind: SuspicionKind, now: u64) {
         for one in &mut self.0 {
             let is_of = one.account == entry.account && one.scope == entry.scope;
             if is_of && one.kind == kind && one.until == 0 && one.is_alive(now) {
@@ -71,7 +71,7 @@ impl Suspicions {
         &self,
         account: &Account,
         key: Striker,
-        kind: Kind,
+        kind: SuspicionKind,
         entry: &Entry,
         now: u64,
     ) -> Option<(Suspicion, bool)> {
@@ -92,27 +92,28 @@ impl Suspicions {
         let old = about.find(|old| old.is_beside(&new) && old.is_alive(now));
         let was_out = old.is_some_and(|old| old.until > 0 && old.is_of(account));
         if let Some(old) = old {
-            let is_guess = matches!(kind, Kind::Trouble | Kind::Limit);
+            let is_guess = matches!(kind, SuspicionKind::Trouble | SuspicionKind::Limit);
             if is_guess && old.refuses(account, now) || old.says_the_same_as(&new, now) {
                 return None;
             }
-            let is_known_dead = kind == Kind::Dead && old.kind == kind && old.is_of(account);
+            let is_known_dead =
+                kind == SuspicionKind::Dead && old.kind == kind && old.is_of(account);
             if is_known_dead && now < old.until {
                 return None;
             }
             let is_recent = now.saturating_sub(old.struck_at) < STRIKES_MS;
-            if is_known_dead || old.kind == kind && kind != Kind::Dead && is_recent {
+            if is_known_dead || old.kind == kind && kind != SuspicionKind::Dead && is_recent {
                 new.strikes = old.strikes.saturating_add(1);
                 new.struck_at = old.struck_at;
             }
         }
-        if kind == Kind::Dead {
+        if kind == SuspicionKind::Dead {
             let times = 2_u64.saturating_pow(new.strikes.saturating_sub(1));
             let pause = SUSPECTED_MS.saturating_mul(times).min(DEAD_MS);
             new.until = now.saturating_add(pause);
         }
         // One that was out and fails its try is out again.
-        if kind == Kind::Trouble && new.strikes < STRIKES && !was_out {
+        if kind == SuspicionKind::Trouble && new.strikes < STRIKES && !was_out {
             new.until = 0;
         }
         Some((new, old.is_none()))
@@ -122,7 +123,7 @@ impl Suspicions {
     pub(super) fn confirm(&self, new: &Suspicion, now: u64) -> bool {
         let about = self.of(&new.account);
         let others = about.filter(|other| other.confirms(new, now));
-        if new.kind != Kind::Trouble {
+        if new.kind != SuspicionKind::Trouble {
             return others.count() > 0;
         }
         let recent = others.filter(|other| now.saturating_sub(other.struck_at) < STRIKES_MS);

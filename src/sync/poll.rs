@@ -1,7 +1,7 @@
 //! The long poll, as a state machine: ticks and answers in, requests out.
 
 use super::{
-    publish::{self, Applied, Refused},
+    publish::{self, Applied, RefusedPage},
     unread,
 };
 use crate::{deadline::Deadline, host::SharedData, id::Id};
@@ -46,7 +46,7 @@ pub enum Answer {
     /// A page; shared data holds its state now.
     Applied(Applied),
     /// A page that was refused; everything is asked for anew.
-    Refused(Refused),
+    Refused(RefusedPage),
     /// Another status than 200: the refresher is away or in trouble.
     Failed {
         /// True at the first failure after a success.

@@ -15,7 +15,7 @@ use crate::{
 
 /// The reason why a page was not applied. What the shared data held is held still.
 #[derive(Debug)]
-pub enum Refused {
+pub enum RefusedPage {
     /// The bytes are not a page.
     Page(InvalidPage),
     /// One of its lines is not a record, and does not tell what it is about. Everything is to be
@@ -59,14 +59,14 @@ struct Lines<'p> {
 /// of it is removed; so is one for which there is no room.
 ///
 /// # Errors
-/// [`Refused`], before anything is written.
-pub fn apply(shared: &mut impl SharedData, bytes: &[u8], now: u64) -> Result<Applied, Refused> {
-    let page = Page::parse(bytes).map_err(Refused::Page)?;
+/// [`RefusedPage`], before anything is written.
+pub fn apply(shared: &mut impl SharedData, bytes: &[u8], now: u64) -> Result<Applied, RefusedPage> {
+    let page = Page::parse(bytes).map_err(RefusedPage::Page)?;
     let old = head(shared);
     let header = &page.header;
     let continues = header.epoch == old.epoch && header.from == old.revision;
     if !(header.reset && header.from == 0 || !header.reset && continues) {
-        return Err(Refused::Gap);
+        return Err(RefusedPage::Gap);
     }
     // Where everything comes anew, nothing is held that a line could be about.
     let comes_anew = header.reset || !old.complete;
@@ -166,7 +166,7 @@ impl<'p> Lines<'p> {
         page: &Page<'p>,
         come_anew: bool,
         still_unreadable: unread::Unreadable,
-    ) -> Result<Self, Refused> {
+    ) -> Result<Self, RefusedPage> {
         let mut lines = Self {
             records: Vec::new(),
             unread: Vec::new(),
@@ -180,7 +180,7 @@ impl<'p> Lines<'p> {
                     lines.records.push((record, line));
                 }
                 Err(one) if one.about == About::Unknown && !come_anew => {
-                    return Err(Refused::Record(one.error));
+                    return Err(RefusedPage::Record(one.error));
                 }
                 Err(one) => {
                     let removal = one.removal();
@@ -194,9 +194,9 @@ impl<'p> Lines<'p> {
     }
 }
 
-// === impl Refused ===
+// === impl RefusedPage ===
 
-impl Refused {
+impl RefusedPage {
     /// The reason in a word.
     pub fn word(&self) -> &'static str {
         match self {
@@ -207,7 +207,7 @@ impl Refused {
     }
 }
 
-impl std::fmt::Display for Refused {
+impl std::fmt::Display for RefusedPage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Page(invalid) => invalid.fmt(f),
@@ -217,4 +217,4 @@ impl std::fmt::Display for Refused {
     }
 }
 
-impl std::error::Error for Refused {}
+impl std::error::Error for RefusedPage {}

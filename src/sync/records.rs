@@ -74,7 +74,7 @@ pub struct Begun {
 pub struct Records {
     /// The records of requests that an account served.
     served: Line,
-    refused: Refused,
+    refused: RefusedRecords,
     /// The number that have come.
     pushed: u64,
     most: usize,
@@ -105,7 +105,7 @@ type Line = VecDeque<(u64, Record)>;
 
 /// Records of requests that no account served.
 #[derive(Debug, Default)]
-struct Refused {
+struct RefusedRecords {
     line: Line,
     /// The number of the record that each kind has in the interval that runs. It may be gone.
     running: HashMap<Unserved, u64>,
@@ -135,7 +135,7 @@ impl Records {
     pub fn with_room(most: usize) -> Self {
         Self {
             served: Line::new(),
-            refused: Refused::default(),
+            refused: RefusedRecords::default(),
             pushed: 0,
             most,
             begun: 0,
@@ -291,9 +291,9 @@ fn requests_of(record: &Record) -> u64 {
     record.count.get().into()
 }
 
-// === impl Refused ===
+// === impl RefusedRecords ===
 
-impl Refused {
+impl RefusedRecords {
     /// Adds a record of that kind: to the one that it has in the interval, if that waits still.
     fn push(&mut self, kind: Unserved, number: u64, record: Record, now: u64) {
         if self.until.is_due(now) {

@@ -6,7 +6,7 @@ use super::{
     board,
     follow::{FRESH_MS, Follower},
     poll::{Answer, Poller},
-    publish::{self, Refused},
+    publish::{self, RefusedPage},
     quota::prepare as prepare_quotas,
     unread,
 };
@@ -232,7 +232,7 @@ fn old_foreign_and_broken_pages_change_nothing() {
     ] {
         assert!(matches!(
             publish::apply(&mut shared, &bad, NOW),
-            Err(Refused::Gap)
+            Err(RefusedPage::Gap)
         ));
     }
     let good = page(FIRST, false, (4, 5), false, &[account("acc_2")]);
@@ -337,7 +337,7 @@ fn a_line_that_does_not_tell_what_it_is_about_has_everything_sent_anew() {
     let head = publish::apply(&mut shared, &start, NOW).unwrap().head;
     let delta = page_of(false, (2, 3), &[r#"{"account":{"id":"acc_1""#]);
     let refused = publish::apply(&mut shared, &delta, NOW).unwrap_err();
-    assert!(matches!(refused, Refused::Record(_)));
+    assert!(matches!(refused, RefusedPage::Record(_)));
     assert_eq!(publish::head(&shared), head);
     let anew = page_of(true, (0, 3), &[r#"{"account":{"id":"acc_1""#]);
     publish::apply(&mut shared, &anew, NOW).unwrap();

@@ -40,7 +40,7 @@ pub struct WindowHeaders {
     /// Says that the platform refuses requests because of the window. Without it, a window is
     /// exhausted where nothing of it is left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refused: Option<Refused>,
+    pub refused: Option<RefusedHeader>,
     /// The headers that say when the window starts anew; the first whose value is a moment to come decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resets: Vec<HeaderName>,
@@ -51,7 +51,7 @@ pub struct WindowHeaders {
 
 /// The header value by which a platform says that it refuses requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
+pub struct RefusedHeader {
     /// The header.
     pub header: HeaderName,
     /// Its value.
