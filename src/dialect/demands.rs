@@ -123,11 +123,11 @@ pub struct TierMember {
 /// The condition under which a member is made that is not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Makes {
-    /// The accent says that the member is taken.
+    /// Made if the accent says that it is taken.
     IfTaken,
-    /// Unless the endpoint refuses it.
+    /// Made unless the endpoint refuses it.
     UnlessRefused,
-    /// Never.
+    /// Never made.
     Never,
 }
 

@@ -20,7 +20,7 @@ pub const PROPERTY: &str = "latchkey.request";
 /// The most accounts that one request is tried on, whatever the configuration says.
 pub const MAX_TRIES: usize = 16;
 
-/// The accounts that a request will do with, as its caller chose or its thing demands.
+/// The choice of an account that a request makes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Wish {
     /// Nothing: any other would do.
@@ -91,7 +91,7 @@ pub struct Carried {
     pub exact_model: bool,
     /// The demands of its operator.
     pub demands: Demands,
-    /// The accounts that it will do with.
+    /// The choice of an account that it makes.
     pub wish: Wish,
     /// The request is known to ask for a stream.
     pub streams: bool,

@@ -38,7 +38,7 @@ const MAX_WORD_BYTES: usize = 5;
 /// The facts that are worth waiting for. The model is taken along wherever it is met on the way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// The places in which the request's dialect has the session. Nothing else is read.
+    /// The members in which the request's dialect has these facts. Nothing else is read.
     pub members: &'static [RequestMember],
     /// The model.
     pub model: bool,

@@ -53,7 +53,7 @@ pub(super) struct Sent {
     pub(super) free: bool,
     /// Its answer's body says nothing of the account.
     pub(super) opaque: bool,
-    /// The days for which lives what its answers make.
+    /// The days for which the things live that its answers make.
     keeps: Option<u16>,
     /// The answer is kept only where the request asks for that.
     keeps_asked: bool,
