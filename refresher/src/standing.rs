@@ -8,7 +8,7 @@ use latchkey::verdict::Scope;
 
 use crate::clock::UnixMillis;
 use crate::failing::Failing;
-use crate::store::{Account, LOGGED_OUT, Status};
+use crate::store::{Account, Status};
 
 /// An end that is nearer is announced.
 pub const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -91,9 +91,8 @@ impl Standing {
         let has_expired = account
             .credential_expires_at
             .is_some_and(|time| time <= now);
-        let is_logged_out = account.reason.as_deref() == Some(LOGGED_OUT);
         match stored {
-            Standing::NeedsLogin if is_logged_out => Standing::LoggedOut,
+            Standing::NeedsLogin if account.is_logged_out() => Standing::LoggedOut,
             // Nobody can log in there before.
             Standing::NeedsLogin if !platform_is_on => Standing::PlatformOff,
             Standing::Active if held.iter().any(keeps_out) => Standing::CoolingDown,
@@ -127,6 +126,7 @@ mod tests {
     use latchkey::verdict::Reason;
 
     use super::*;
+    use crate::store::LOGGED_OUT;
 
     const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 

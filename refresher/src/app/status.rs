@@ -315,6 +315,8 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
 pub struct Overview {
     /// A `serve` runs on this state.
     pub is_served: bool,
+    /// It answers on its socket.
+    pub is_answered: bool,
     /// The revision of the snapshot.
     pub revision: u64,
     /// A key that waits to seal: a rotation was not finished.
@@ -337,13 +339,15 @@ pub async fn overview(app: &App) -> Result<Overview> {
     let left_out = app.store.left_out().await?;
     let accounts = accounts_but(app, &left_out).await?;
     let (_, revision) = app.store.head().await?;
+    let envoys: Option<Vec<EnvoyView>> = daemon::ask(&app.state, "/envoys").await;
     Ok(Overview {
         is_served: app.state.is_served(),
+        is_answered: envoys.is_some(),
         revision,
         waiting_key: app.store.waiting_key().await?,
         accounts,
         pools: app.store.pools().await?,
         left_out,
-        envoys: daemon::ask(&app.state, "/envoys").await.unwrap_or_default(),
+        envoys: envoys.unwrap_or_default(),
     })
 }

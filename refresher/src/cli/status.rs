@@ -30,7 +30,7 @@ pub struct Show {
     #[command(flatten)]
     json: Json,
     /// Exit with 4 where somebody has to see to something: `serve` does not run, an account needs a login, is dead or
-    /// cannot renew its token, an Envoy stays behind, or a record cannot go to Envoy
+    /// cannot renew its token, no Envoy polls, one stays behind, or a record cannot go to Envoy
     #[arg(long)]
     check: bool,
 }
@@ -75,6 +75,7 @@ fn needs_somebody(overview: &Overview) -> bool {
         ) || ends_with_its_token(account)
     };
     !overview.is_served
+        || !is_polled(overview)
         || overview.waiting_key.is_some()
         || !overview.left_out.is_empty()
         || overview
@@ -83,6 +84,12 @@ fn needs_somebody(overview: &Overview) -> bool {
             .any(|envoy| envoy.behind_seconds.is_some())
         || overview.accounts.iter().any(is_idle)
         || overview.accounts.iter().any(is_stuck)
+}
+
+/// True where an Envoy polls: callers have an answer by none else.
+fn is_polled(overview: &Overview) -> bool {
+    let mut envoys = overview.envoys.iter();
+    envoys.any(|envoy| envoy.gone_seconds.is_none())
 }
 
 fn is_stuck(account: &AccountView) -> bool {
@@ -111,6 +118,9 @@ fn text(
         text += "The first of the sealing keys seals nothing yet. Finish the rotation: refresher rotate-key\n\n";
     }
     text += &envoys(&overview.envoys);
+    if overview.is_answered && overview.envoys.is_empty() {
+        text += "No Envoy has asked for the accounts since `refresher serve` started: nobody is served\n\n";
+    }
     let accounts = &overview.accounts;
     if accounts.is_empty() {
         return text + NO_ACCOUNTS;

@@ -168,7 +168,7 @@ impl PendingLogins {
             .with_state(self.clone())
     }
 
-    /// Keeps a URL for each account that needs a login, until `shutdown`; then waits for those whose code is being
+    /// Keeps a URL for each account that needs a login, but for those that their operator logged out, until `shutdown`; then waits for those whose code is being
     /// redeemed.
     pub async fn run(&self, shutdown: CancellationToken) {
         let shared = &self.shared;
@@ -212,7 +212,7 @@ impl PendingLogins {
                 return (HICCUP, None);
             }
         };
-        wanted.retain(|account| account.status == Status::NeedsLogin);
+        wanted.retain(|account| account.status == Status::NeedsLogin && !account.is_logged_out());
         let mut doors = shared.doors.lock().await;
         let now = Instant::now();
         let lacking = lock(&shared.board).renew(&wanted, now);

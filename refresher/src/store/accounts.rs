@@ -10,7 +10,7 @@ use super::error::Named;
 use super::limits::OwnLimitRow;
 use super::sql::{self, JsonText, limit_columns, own_limit_columns};
 use super::sqlite::{self, Connection};
-use super::{Change, Error, Result, Store, corrupt};
+use super::{Change, Error, LOGGED_OUT, Result, Store, corrupt};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind};
 use crate::failing::Failing;
@@ -211,6 +211,11 @@ sql::statements! {
 }
 
 impl Account {
+    /// True where its operator logged it out, and nobody wants it back.
+    pub fn is_logged_out(&self) -> bool {
+        self.status == Status::NeedsLogin && self.reason.as_deref() == Some(LOGGED_OUT)
+    }
+
     /// True past the end that the operator set.
     pub fn has_ended(&self, now: UnixMillis) -> bool {
         self.expires_at.is_some_and(|time| time <= now)

@@ -8,7 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use latchkey::snapshot::page::Page;
@@ -142,22 +144,62 @@ impl Installation {
 
     /// Every record that the daemon publishes.
     fn snapshot(&self) -> Vec<Record> {
-        let mut stream = UnixStream::connect(self.state().join("run/refresher.sock")).unwrap();
-        stream
-            .write_all(b"GET /snapshot HTTP/1.1\r\nhost: refresher\r\nconnection: close\r\n\r\n")
-            .unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).unwrap();
-        let body = answer
-            .windows(4)
-            .position(|part| part == b"\r\n\r\n")
-            .unwrap()
-            + 4;
-        let page = Page::parse(&answer[body..]).unwrap();
+        let body = get(&self.state().join("run/refresher.sock"), "/snapshot").unwrap();
+        let page = Page::parse(&body).unwrap();
         page.lines()
             .map(|line| Record::from_line(line).unwrap())
             .collect()
     }
+}
+
+/// An Envoy, as far as `serve` hears of it: it polls until dropped, and holds what it was told.
+struct Poller {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Poller {
+    fn start(installation: &Installation) -> Poller {
+        let socket = installation.state().join("run/refresher.sock");
+        let is_over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&is_over);
+        let thread = std::thread::spawn(move || {
+            let mut holds = String::new();
+            while !ends.load(Ordering::Relaxed) {
+                let path = format!("/snapshot?instance={}{holds}", "ab".repeat(16));
+                // The daemon may be gone for a while.
+                if let Some(body) = get(&socket, &path)
+                    && let Ok(page) = Page::parse(&body)
+                {
+                    let (epoch, to) = (String::from(page.header.epoch), page.header.to);
+                    holds = format!("&epoch={epoch}&since={to}&held={to}");
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        Poller {
+            is_over,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Poller {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
+/// The body that a socket answers with, if it does.
+fn get(socket: &Path, path: &str) -> Option<Vec<u8>> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: refresher\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).ok()?;
+    let head = answer.windows(4).position(|part| part == b"\r\n\r\n")?;
+    Some(answer.split_off(head + 4))
 }
 
 /// A running `serve`; killed when dropped.
@@ -373,7 +415,19 @@ fn exit_codes_follow_one_rule() {
     let daemon = installation.serve();
     assert_eq!(installation.code(&["accounts", "enable", "team"]), Some(0));
     assert_eq!(installation.code(&["accounts", "disable", "team"]), Some(0));
-    assert_eq!(installation.code(&["status", "--check"]), Some(0));
+    // Callers have an answer by Envoy alone.
+    assert_eq!(installation.code(&["status", "--check"]), Some(4));
+    assert!(installation.ok(&["status"]).contains("No Envoy has asked"));
+    let envoy = Poller::start(&installation);
+    eventually("an Envoy polls", || {
+        installation.code(&["status", "--check"]) == Some(0)
+    });
+    drop(envoy);
+    eventually("it is gone", || {
+        installation.code(&["status", "--check"]) == Some(4)
+    });
+    let shown = installation.ok(&["status"]);
+    assert!(shown.contains("has not polled for"), "{shown}");
     drop(daemon);
     for changed in [
         &["accounts", "enable", "team"][..],
@@ -1020,9 +1074,12 @@ fn an_account_of_a_platform_that_serve_does_not_know_is_told_of() {
     assert_eq!(installation.code(&["status", "--check"]), Some(4));
     drop(daemon);
     let _daemon = installation.serve();
+    let _envoy = Poller::start(&installation);
     let shown = installation.ok(&["status"]);
     assert!(!shown.contains("does not know"), "{shown}");
-    assert_eq!(installation.code(&["status", "--check"]), Some(0));
+    eventually("all is well", || {
+        installation.code(&["status", "--check"]) == Some(0)
+    });
 }
 
 /// What every page says, typed as it stands, must not lead Envoy to a filter that is not there.

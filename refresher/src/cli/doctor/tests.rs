@@ -123,6 +123,7 @@ fn envoy() -> EnvoyView {
 fn well() -> Facts {
     let overview = Overview {
         is_served: true,
+        is_answered: true,
         revision: 7,
         waiting_key: None,
         accounts: vec![account("alice", Standing::Active)],

@@ -169,6 +169,33 @@ async fn nobody_is_admitted_once_a_shutdown_has_begun() {
 }
 
 #[tokio::test]
+async fn an_account_that_its_operator_logged_out_gets_no_url() {
+    let outer = tempfile::tempdir().unwrap();
+    let state = crate::state::StateDir::open(&outer.path().join("state")).unwrap();
+    let store = Store::open(&state, crate::keys::fixed(1)).await.unwrap();
+    let new = store::NewAccount {
+        name: "alice",
+        platform: "codex",
+        credential: crate::credential::Credential::ApiKey("a token".into()),
+        vars: [(IDENTITY.to_owned(), "1".to_owned())].into(),
+        credential_expires_at: None,
+        base_url: None,
+    };
+    let now = SystemClock.now();
+    let terms = store::Terms::default();
+    store.save_account(new, &terms, false, now).await.unwrap();
+    let alice = store.account("alice").await.unwrap();
+    let taken = store.take_out(&alice.id, now).await.unwrap();
+    store.empty(&taken, now).await.unwrap();
+    let catalog = Catalog::load(None, Default::default()).unwrap();
+    let logins = PendingLogins::new(store.clone(), catalog);
+    logins.look().await;
+    // It would be said why there is none: its platform is not acknowledged.
+    assert!(lock(&logins.shared.board).told.is_empty());
+    assert!(store.account("alice").await.unwrap().is_logged_out());
+}
+
+#[tokio::test]
 async fn an_account_whose_login_breaks_off_gets_another_url() {
     let outer = tempfile::tempdir().unwrap();
     let state = crate::state::StateDir::open(&outer.path().join("state")).unwrap();
