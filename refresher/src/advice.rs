@@ -211,6 +211,7 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::NotOurs => "restore a backup, or move the file away to start empty".to_owned(),
         Fault::DatabaseInUse => "end that, and start again".to_owned(),
         Fault::OtherRelease => "run the release that wrote it, or a newer one".to_owned(),
+        Fault::OlderDatabase => "start `refresher serve`: it brings it up to date".to_owned(),
         Fault::WrongKey => {
             "put back the key file that belongs to it, or set LATCHKEY_KEY".to_owned()
         }

@@ -224,6 +224,8 @@ pub enum Fault {
     DatabaseInUse,
     /// A database was written by another release.
     OtherRelease,
+    /// An earlier release made a database, and this one has not changed it yet.
+    OlderDatabase,
     /// A database is sealed with another key.
     WrongKey,
     /// The key that seals a database is missing.

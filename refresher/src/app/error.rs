@@ -219,6 +219,7 @@ impl Faulty for store::Error {
             store::Error::Lost { .. } => Fault::DatabaseLost,
             store::Error::LogInUse { .. } => Fault::DatabaseInUse,
             store::Error::Schema { .. } => Fault::OtherRelease,
+            store::Error::Older { .. } => Fault::OlderDatabase,
             store::Error::OlderServes { .. } => Fault::StateInUse,
             store::Error::WrongKey { .. } => Fault::WrongKey,
             store::Error::Keys(error) => error.fault(),

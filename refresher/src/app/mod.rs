@@ -91,7 +91,7 @@ pub struct Options {
     pub acknowledged_terms: Vec<String>,
     /// The state need not be there yet: what is missing of it is made.
     pub may_make: bool,
-    /// Somebody only looks: that the database is an older copy is left to be told.
+    /// Somebody only looks: the database keeps its form, and that it is an older copy is left to be told.
     pub only_looks: bool,
 }
 
@@ -143,7 +143,10 @@ impl App {
             // Bytes that are no text are no key either, and must be refused as one.
             variable(name).map(|value| Zeroizing::new(value.to_string_lossy().into_owned()))
         })?;
-        let store = Store::open(&state, keys).await?;
+        let store = match options.only_looks {
+            true => Store::open_to_look(&state, keys).await?,
+            false => Store::open(&state, keys).await?,
+        };
         if !options.only_looks
             && let Some(older) = store.check_high_water(&state, clock.now()).await?
         {

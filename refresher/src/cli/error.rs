@@ -138,6 +138,7 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::NotOurs
         | Fault::DatabaseInUse
         | Fault::OtherRelease
+        | Fault::OlderDatabase
         | Fault::WrongKey
         | Fault::NoKey
         | Fault::BadKeys { .. }

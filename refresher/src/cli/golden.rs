@@ -860,6 +860,7 @@ fn advice() {
         Fault::NotOurs,
         Fault::DatabaseInUse,
         Fault::OtherRelease,
+        Fault::OlderDatabase,
         Fault::WrongKey,
         Fault::NoKey,
         Fault::UnfinishedRotation,

@@ -51,6 +51,15 @@ pub enum Error {
         /// The finding.
         found: String,
     },
+    /// An earlier release made the tables, and whoever only looks changes nothing.
+    #[error(
+        "{}: an earlier release made it, and it cannot be read before it has this release's form",
+        path.display()
+    )]
+    Older {
+        /// The database.
+        path: PathBuf,
+    },
     /// A `serve` of an earlier release runs on the tables, which this one would change. They were not changed.
     #[error(
         "{}: the daemon of an earlier release is running on it, and this release gives it another form",

@@ -225,6 +225,23 @@ const BROKEN: &[(&str, Break)] = &[
             .push(app::Error::new(Fault::WrongKey, sentence));
         facts.state = None;
     }),
+    (
+        "a database of an earlier release, and so no state",
+        |facts| {
+            let sentence = "/state/latchkey.db: an earlier release made it, and it cannot be read before it has this release's form";
+            let error = app::Error::new(Fault::OlderDatabase, sentence);
+            facts.faults.push(error);
+            facts.state = None;
+        },
+    ),
+    ("certificates that others may write", |facts| {
+        let fault = Fault::LaxMode {
+            path: "/etc/own/ca.pem".to_owned(),
+            wanted: "go-w".to_owned(),
+        };
+        let sentence = "/etc/own/ca.pem: its mode is 0666, so other users can change what is there";
+        facts.trusted_ca = Err(app::Error::new(fault, sentence));
+    }),
     ("a full disk", |facts| {
         facts.space = Some(Space {
             free: 1 << 20,

@@ -50,18 +50,31 @@ impl Store {
     /// # Errors
     /// If the file is not ours, not whole, sealed with another key, or within reach of others. It is then unchanged.
     pub async fn open(state: &StateDir, source: KeySource) -> Result<Store> {
-        Store::open_within(state, source, REFRESH_WAIT).await
+        Store::open_as(state, source, As::Owner(REFRESH_WAIT)).await
+    }
+
+    /// [`Store::open`] of a database that is there and of this release, and is left as it is.
+    ///
+    /// # Errors
+    /// As there, or if an earlier release made it.
+    pub async fn open_to_look(state: &StateDir, source: KeySource) -> Result<Store> {
+        Store::open_as(state, source, As::Onlooker).await
     }
 
     /// [`Store::open`] that waits no longer than that for refreshes of an earlier release.
+    #[cfg(test)]
     pub(in crate::store) async fn open_within(
         state: &StateDir,
         source: KeySource,
         patience: Duration,
     ) -> Result<Store> {
+        Store::open_as(state, source, As::Owner(patience)).await
+    }
+
+    async fn open_as(state: &StateDir, source: KeySource, who: As) -> Result<Store> {
         let path = state.database();
         let exists = path.symlink_metadata().is_ok();
-        if !exists && high_water::is_marked(state) {
+        if !exists && (matches!(who, As::Onlooker) || high_water::is_marked(state)) {
             return Err(Error::Lost { path });
         }
         let keyring = source.load_or_make(!exists)?;
@@ -73,8 +86,12 @@ impl Store {
             if found.is_older() && state.is_served() {
                 return Err(Error::OlderServes { path });
             }
-            if found.is_older() {
-                wait_for_refreshes(&path, patience).await?;
+            match who {
+                As::Owner(patience) if found.is_older() => {
+                    wait_for_refreshes(&path, patience).await?;
+                }
+                As::Onlooker if found.is_older() => return Err(Error::Older { path }),
+                _ => {}
             }
             is_sealed = found.is_sealed;
         } else {
@@ -98,6 +115,14 @@ impl Store {
         }
         Ok(store)
     }
+}
+
+/// Who opens a database.
+enum As {
+    /// Somebody who makes it, or changes it to this release's form, waiting so long for refreshes of an earlier one.
+    Owner(Duration),
+    /// Somebody who changes nothing of it.
+    Onlooker,
 }
 
 pub(super) fn options(path: &Path) -> SqliteConnectOptions {

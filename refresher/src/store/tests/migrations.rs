@@ -68,6 +68,22 @@ async fn a_running_serve_keeps_the_tables_that_it_knows() {
     open(&state).await.unwrap();
 }
 
+#[tokio::test]
+async fn who_only_looks_changes_no_tables_and_makes_none() {
+    let (_outer, state) = old_state().await;
+    let look = async || Store::open_to_look(&state, crate::keys::fixed(1)).await;
+    let before = fs::read(state.database()).unwrap();
+    let refused = look().await.unwrap_err();
+    assert!(matches!(refused, Error::Older { .. }), "{refused}");
+    assert!(fs::read(state.database()).unwrap() == before);
+    open(&state).await.unwrap();
+    look().await.unwrap();
+    fs::remove_file(state.database()).unwrap();
+    let refused = look().await.unwrap_err();
+    assert!(matches!(refused, Error::Lost { .. }), "{refused}");
+    assert!(!state.database().exists());
+}
+
 /// The process that began it would find other tables when its answer comes, and a refresh token works once.
 #[tokio::test]
 async fn a_refresh_of_an_earlier_release_keeps_the_tables_until_its_claim_lapses() {
