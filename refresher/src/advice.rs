@@ -245,6 +245,20 @@ fn on_command_line(fault: &Fault) -> Option<String> {
              files than this, as in another container, add --envoy-elsewhere"
                 .to_owned()
         }
+        Fault::NoTrustedCa => {
+            "install it (the package ca-certificates), or give the path: `trusted_ca` of [envoy] in config.toml; where Envoy \
+             sees other files than this, as in another container, add --envoy-elsewhere"
+                .to_owned()
+        }
+        Fault::BadRoots { variable: None } => {
+            "name a file of certificates in PEM form as ca_file of the profile".to_owned()
+        }
+        Fault::BadRoots {
+            variable: Some(variable),
+        } => format!(
+            "unset {variable}, so that the system's certificates are trusted; or have it name certificates in PEM form, yours \
+             or root's"
+        ),
         Fault::MetricsAddressTaken => "choose another port".to_owned(),
         Fault::MetricsExposed => {
             "to show it to others all the same, add --metrics-anywhere".to_owned()

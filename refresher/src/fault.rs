@@ -267,6 +267,13 @@ pub enum Fault {
     MetricsAddressTaken,
     /// The filter is not where Envoy is to find it.
     NoFilter,
+    /// The certificates are not where Envoy is to find them.
+    NoTrustedCa,
+    /// Certificates that the refresher is to trust cannot be used.
+    BadRoots {
+        /// The variable that names them; none where a profile's `ca_file` does.
+        variable: Option<String>,
+    },
     /// Other machines would reach the metrics.
     MetricsExposed,
     /// All ports of a login are in use.

@@ -384,8 +384,31 @@ macro_rules! failed {
     )*};
 }
 
-failed!(
-    oauth::api_key::Error,
-    oauth::http::Error,
-    tokio::task::JoinError,
-);
+impl Faulty for oauth::http::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            oauth::http::Error::Roots(error) => error.fault(),
+            _ => Fault::Failed,
+        }
+    }
+}
+
+impl Faulty for oauth::roots::Error {
+    fn fault(&self) -> Fault {
+        match self {
+            oauth::roots::Error::File { error, .. }
+                if !matches!(error, files::Error::Io { .. }) =>
+            {
+                error.fault()
+            }
+            oauth::roots::Error::File { named, .. } | oauth::roots::Error::Unfit { named, .. } => {
+                Fault::BadRoots {
+                    variable: named.variable().map(str::to_owned),
+                }
+            }
+            oauth::roots::Error::None(_) => Fault::Failed,
+        }
+    }
+}
+
+failed!(oauth::api_key::Error, tokio::task::JoinError,);

@@ -154,6 +154,8 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::SocketPathTooLong
         | Fault::SocketTaken
         | Fault::NoFilter
+        | Fault::NoTrustedCa
+        | Fault::BadRoots { .. }
         | Fault::MetricsAddressTaken
         | Fault::PortsTaken
         | Fault::LoginFailed

@@ -874,6 +874,11 @@ fn advice() {
         Fault::SocketTaken,
         Fault::MetricsAddressTaken,
         Fault::NoFilter,
+        Fault::NoTrustedCa,
+        Fault::BadRoots { variable: None },
+        Fault::BadRoots {
+            variable: Some("SSL_CERT_FILE".to_owned()),
+        },
         Fault::MetricsExposed,
         Fault::PortsTaken,
         Fault::LoginFailed,

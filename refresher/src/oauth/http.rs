@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,20 +13,17 @@ use jiff::fmt::rfc2822;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, RequestBuilder, Response, Url};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::answer::Answer;
-use super::broken;
 use super::signed::Signer;
+use super::{broken, roots};
 use crate::address::Network;
 use crate::base_url::{is_loopback, is_private};
 use crate::clock::{Clock, SystemClock};
 use crate::egress::Proxy;
-use crate::files::owned::{Readers, read_owned};
 use crate::guarded::Guarded;
 use crate::platform::{Encoding, Profile};
 
@@ -39,8 +36,6 @@ const API_TIMEOUT: Duration = Duration::from_secs(10);
 const API_ANSWER_LIMIT: usize = latchkey::verdict::MAX_BODY_BYTES;
 /// Bytes of an answer that are read. A token answer has a few KiB, an HTML error page some tens.
 const ANSWER_LIMIT: usize = 256 * 1024;
-/// Bytes of a file of certificates. The bundles of systems have some 250 KiB.
-const MAX_ROOTS_BYTES: u64 = 8 * 1024 * 1024;
 /// We are nobody else's client (README.md, "Terms").
 const USER_AGENT: &str = concat!("latchkey/", env!("CARGO_PKG_VERSION"));
 /// The pause that some servers ask for in milliseconds.
@@ -55,19 +50,8 @@ pub enum Error {
         url: Url,
     },
     /// No certificates to trust.
-    #[error(
-        "this system has no root certificates{0}; install them (ca-certificates), or name a file as [oauth] ca_file or \
-         SSL_CERT_FILE"
-    )]
-    NoRoots(String),
-    /// The file of certificates cannot be used.
-    #[error("{}: expected PEM certificates to trust: {problem}", path.display())]
-    Roots {
-        /// The file.
-        path: PathBuf,
-        /// The mistake in it.
-        problem: String,
-    },
+    #[error(transparent)]
+    Roots(#[from] roots::Error),
     /// The TLS library or the HTTP client refused its settings.
     #[error("cannot set up the HTTP client: {0}")]
     Setup(String),
@@ -99,7 +83,7 @@ pub enum CallError {
 pub struct HttpClient(Client);
 
 impl HttpClient {
-    /// A client for the platform's endpoints that trusts the profile's `ca_file`, or else the system's roots.
+    /// A client for the platform's endpoints that trusts the profile's `ca_file`, or else what [`roots`] finds.
     ///
     /// # Errors
     /// If an endpoint is plain http and not on a loopback address, or there are no certificates to trust.
@@ -112,7 +96,7 @@ impl HttpClient {
         HttpClient::new(&endpoints, ca_file, profile.upstream.proxy.as_ref())
     }
 
-    /// A client for these endpoints that trusts the certificates in `ca_file`, or else the system's roots. With `proxy` it
+    /// A client for these endpoints that trusts the certificates in `ca_file`, or else what [`roots`] finds. With `proxy` it
     /// reaches them by that or not at all; without, as the environment says (`HTTPS_PROXY`).
     ///
     /// # Errors
@@ -158,7 +142,7 @@ impl HttpClient {
         let mut encrypted = endpoints.iter().any(|url| url.scheme() == "https");
         encrypted |= proxy.is_some_and(|proxy| proxy.tls);
         let roots = if encrypted {
-            roots(ca_file)?
+            roots::roots(ca_file, |name| std::env::var_os(name))?
         } else {
             RootCertStore::empty()
         };
@@ -183,14 +167,11 @@ impl HttpClient {
             // The environment's exceptions (`NO_PROXY`) are for the environment's proxy.
             let proxy = reqwest::Proxy::all(proxy.exposed()).map_err(setup)?;
             builder = builder.no_proxy().proxy(proxy);
-        } else if endpoints.iter().all(|url| is_loopback(url)) {
+        } else if !may_use_environments_proxy(endpoints, network) {
             builder = builder.no_proxy();
         }
         if let (Some(network), None) = (network, proxy) {
-            // The environment's proxy would connect where nobody checks, and its own name is none of an account's.
-            builder = builder
-                .no_proxy()
-                .dns_resolver(Arc::new(Guarded::new(network)));
+            builder = builder.dns_resolver(Arc::new(Guarded::new(network)));
         }
         builder.build().map(HttpClient).map_err(setup)
     }
@@ -421,40 +402,12 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Error> {
-    let certificates = match ca_file {
-        Some(path) => from_file(path).map_err(|error| Error::Roots {
-            path: path.to_owned(),
-            problem: error,
-        })?,
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            let problem = found.errors.first().map(|error| format!(" ({error})"));
-            if found.certs.is_empty() {
-                return Err(Error::NoRoots(problem.unwrap_or_default()));
-            }
-            found.certs
-        }
-    };
-    let mut roots = RootCertStore::empty();
-    // A bundle may hold a certificate that this library cannot read; one that it can is enough.
-    let (added, _) = roots.add_parsable_certificates(certificates);
-    match (added, ca_file) {
-        (0, Some(path)) => Err(Error::Roots {
-            path: path.to_owned(),
-            problem: "found none".into(),
-        }),
-        (0, None) => Err(Error::NoRoots(String::new())),
-        _ => Ok(roots),
-    }
-}
-
-fn from_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = read_owned(path, Readers::Anybody, MAX_ROOTS_BYTES);
-    let bytes = bytes.map_err(|error| error.to_string())?;
-    let bytes = bytes.ok_or_else(|| "there is no such file".to_owned())?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    read.map_err(|error| error.to_string())
+/// True where the environment may name a proxy to leave by (`HTTPS_PROXY`): nothing goes there in the clear, for the proxy
+/// would read a token then.
+fn may_use_environments_proxy(endpoints: &[&Url], network: Option<Network>) -> bool {
+    let is_plain = endpoints.iter().any(|url| url.scheme() != "https");
+    // A proxy would connect where nobody checks, and its own name is none of an account's.
+    network.is_none() && !is_plain && !endpoints.iter().all(|url| is_loopback(url))
 }
 
 #[cfg(test)]
@@ -465,8 +418,26 @@ mod tests {
 
     use super::*;
 
-    fn client(token_url: &str, ca_file: Option<PathBuf>) -> Result<HttpClient, Error> {
-        HttpClient::new(&[&token_url.parse().unwrap()], ca_file.as_deref(), None)
+    fn client(token_url: &str, ca_file: Option<&Path>) -> Result<HttpClient, Error> {
+        HttpClient::new(&[&token_url.parse().unwrap()], ca_file, None)
+    }
+
+    #[test]
+    fn nothing_goes_to_the_environments_proxy_in_the_clear() {
+        let may = |urls: &[&str], network| {
+            let urls: Vec<Url> = urls.iter().map(|url| url.parse().unwrap()).collect();
+            may_use_environments_proxy(&urls.iter().collect::<Vec<_>>(), network)
+        };
+        let (far, plain, near) = (
+            "https://auth.example.com/token",
+            "http://127.0.0.1:1/token",
+            "https://127.0.0.1:1/token",
+        );
+        assert!(may(&[far], None) && may(&[far, near], None));
+        for refused in [&[plain][..], &[near], &[far, plain]] {
+            assert!(!may(refused, None), "{refused:?}");
+        }
+        assert!(!may(&[far], Some(Network::Public)));
     }
 
     #[test]
@@ -496,7 +467,7 @@ mod tests {
         let path = folder.path().join("ca.pem");
         fs::write(&path, "no certificate").unwrap();
         for path in [path, folder.path().join("missing.pem")] {
-            let message = client("https://auth.example.com/token", Some(path.clone()))
+            let message = client("https://auth.example.com/token", Some(&path))
                 .unwrap_err()
                 .to_string();
             assert!(message.contains(path.to_str().unwrap()), "{message}");

@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod http;
 pub mod refresh;
 pub mod revoke;
+pub mod roots;
 pub mod signed;
 
 #[cfg(test)]
