@@ -58,11 +58,6 @@ pub fn later_end_command(account: &str) -> String {
     )
 }
 
-/// The cure of a filter's path that Envoy would look for elsewhere.
-pub fn filter_path() -> &'static str {
-    "give the path as Envoy sees it: --wasm, or `wasm` of [envoy] in config.toml"
-}
-
 /// The cure of a name by which a listener may not be asked for.
 pub fn unknown_host() -> &'static str {
     "to allow it, start the refresher with --metrics-host NAME"
@@ -196,6 +191,9 @@ fn on_command_line(fault: &Fault) -> Option<String> {
              or keep Latchkey's files where every directory above them is yours or root's",
             shell_word(path)
         ),
+        Fault::Unclaimed { .. } => {
+            "put it there first, or name one in a directory that nobody else may write".to_owned()
+        }
         Fault::WrongKind { .. } => "name another one, or move it away".to_owned(),
         Fault::StateInUse => "stop it first, or choose another --state-dir".to_owned(),
         Fault::RotationRunning => "wait for it".to_owned(),

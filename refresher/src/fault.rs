@@ -203,6 +203,11 @@ pub enum Fault {
         /// The id of the user who runs this.
         user: u32,
     },
+    /// A file is not there, and others could make it.
+    Unclaimed {
+        /// The file.
+        path: String,
+    },
     /// Something else than a plain file or directory is in a file's place.
     WrongKind {
         /// The file.

@@ -54,6 +54,12 @@ pub enum Error {
         /// The permission bits found.
         mode: u32,
     },
+    /// It is not there, and others could make it.
+    #[error("{path}: it is not there, and other users could put one there", path = path.display())]
+    Unclaimed {
+        /// The file, or the directory that it would be in.
+        path: PathBuf,
+    },
     /// A symbolic link, a directory or a device where a plain file is wanted, or the like.
     #[error("{}: expected {expected} here, found something else (symbolic links are not followed)", path.display())]
     WrongKind {

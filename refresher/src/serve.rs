@@ -16,7 +16,6 @@ use crate::envoy::clusters::ClustersFile;
 use crate::envoy::socket::Socket;
 use crate::envoy::{self, OnUnauthorized};
 use crate::fault::Fault;
-use crate::files::owned::require_owned;
 use crate::listen;
 use crate::login::pending::{self, PendingLogins};
 use crate::metrics::{self, Counted, Metrics, Shown};
@@ -63,7 +62,6 @@ pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::R
         tracing::warn!(%key, cure, "the first of the keys does not seal yet");
     }
     warn_of_idle_accounts(&store, &catalog).await?;
-    warn_of_others(&envoy);
     let platforms: Vec<_> = catalog.all_usable().map(Profile::publication).collect();
     store.publish_platforms(&platforms).await?;
     store
@@ -293,17 +291,4 @@ async fn warn_of_idle_accounts(store: &Store, catalog: &Catalog) -> app::Result<
         }
     }
     Ok(())
-}
-
-/// Warns of files of Envoy's that others could change. Envoy may see other files than we do, so it is no more than that.
-fn warn_of_others(envoy: &config::Envoy) {
-    for path in [envoy.wasm(), &envoy.trusted_ca] {
-        if path.is_absolute()
-            && let Err(error) = require_owned(path)
-        {
-            let error = Error::from(error);
-            let cure = advice::in_log(&error.fault);
-            tracing::warn!(%error, cure, "others could change what Envoy does with credentials");
-        }
-    }
 }

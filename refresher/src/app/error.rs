@@ -120,6 +120,9 @@ impl Faulty for files::Error {
                 owner: owner.word(),
                 user: us.id(),
             },
+            files::Error::Unclaimed { path } => Fault::Unclaimed {
+                path: path.display().to_string(),
+            },
             files::Error::WrongKind { path, .. } => Fault::WrongKind {
                 path: path.display().to_string(),
             },

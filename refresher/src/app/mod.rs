@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod daemon;
 pub mod declared;
 pub mod doctor;
+pub mod envoy_files;
 mod error;
 pub mod exports;
 pub mod imports;

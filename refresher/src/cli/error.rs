@@ -129,6 +129,7 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::NoPlatformsFolder
         | Fault::LaxMode { .. }
         | Fault::ForeignOwner { .. }
+        | Fault::Unclaimed { .. }
         | Fault::WrongKind { .. }
         | Fault::StateInUse
         | Fault::RotationRunning

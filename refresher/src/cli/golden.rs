@@ -851,6 +851,7 @@ fn advice() {
             owner: "latchkey".to_owned(),
             user: 1000,
         },
+        Fault::Unclaimed { path: name() },
         Fault::WrongKind { path: name() },
         Fault::StateInUse,
         Fault::RotationRunning,

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod doctor;
+mod envoy_config;
 mod error;
 mod export;
 mod import;
@@ -44,7 +45,6 @@ use crate::advice::RESTART;
 use crate::app::platforms::Setting;
 use crate::app::{App, Begun, Caller, Options};
 use crate::clock::SystemClock;
-use crate::envoy::clusters::discovery_response;
 
 /// Whoever uses the command line has the state directory.
 const CALLER: Caller = Caller::LocalOperator;
@@ -163,13 +163,12 @@ enum Command {
     /// any credential. Exits with 4 where something is broken or wrong.
     Doctor(doctor::Doctor),
     /// Make a new sealing key and seal everything with it, also while `serve` runs
+    ///
+    /// Backups made before need the old key, which is forgotten when everything is sealed anew: copy it first, or make a new
+    /// backup afterwards.
     RotateKey,
     /// Print the clusters that Envoy reads: one for each platform, base URL and proxy that accounts have
-    EnvoyConfig {
-        /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml, or else as before]
-        #[arg(long, value_name = "FILE")]
-        wasm: Option<PathBuf>,
-    },
+    EnvoyConfig(envoy_config::EnvoyConfig),
     /// Print the completions of a shell
     Completions(shell::Completions),
     /// Write the manual pages into a folder
@@ -352,7 +351,7 @@ impl Command {
             | Command::RotateKey
             | Command::Doctor(_)
             | Command::Platforms(_)
-            | Command::EnvoyConfig { .. }
+            | Command::EnvoyConfig(_)
             | Command::Completions(_)
             | Command::Man(_) => false,
         }
@@ -383,11 +382,7 @@ impl Command {
             }
             Command::Completions(completions) => completions.run(&context.out),
             Command::Man(man) => man.run(&context.out),
-            Command::EnvoyConfig { wasm } => {
-                let Context { app, out, .. } = context;
-                let clusters = crate::app::accounts::clusters(app, &app.envoy(wasm)).await?;
-                Ok(out.print(&discovery_response(clusters.values()))?)
-            }
+            Command::EnvoyConfig(show) => show.run(context).await,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! `refresher serve`.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::envoy_config::EnvoyFiles;
 use super::{Context, Result, number};
-use crate::app::Error;
+use crate::app::{Error, envoy_files};
 use crate::envoy::filter_file;
 use crate::fault::Fault;
 use crate::listen::host::HostNames;
@@ -15,12 +15,8 @@ use crate::metrics::Shown;
 /// Flags of `serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml, or else as before]
-    #[arg(long, value_name = "FILE")]
-    wasm: Option<PathBuf>,
-    /// Envoy sees other files than this, as in another container: do not look for the filter
-    #[arg(long)]
-    envoy_elsewhere: bool,
+    #[command(flatten)]
+    files: EnvoyFiles,
     /// Show metrics to Prometheus there as well, at /metrics; for example 127.0.0.1:9464
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     metrics_listen: Option<SocketAddr>,
@@ -49,24 +45,15 @@ impl Serve {
             check_address(address, self.metrics_anywhere)?;
         }
         let app = context.app.clone();
-        let envoy = app.envoy(self.wasm);
+        let envoy = app.envoy(self.files.wasm);
         let names = HostNames::of(self.metrics_host);
         let shown = self.metrics_listen.map(|at| Shown { at, names });
-        if !self.envoy_elsewhere {
-            require_filter(envoy.wasm())?;
+        if !self.files.envoy_elsewhere {
+            envoy_files::require(&envoy)?;
             filter_file::check(envoy.wasm());
         }
         Ok(crate::serve::run(app, envoy, shown).await?)
     }
-}
-
-/// Refuses a filter that is not there, before Envoy is told of it.
-fn require_filter(wasm: &Path) -> std::result::Result<(), Error> {
-    if wasm.is_relative() || wasm.is_file() {
-        return Ok(());
-    }
-    let sentence = "the filter is not there, and Envoy does not start without it";
-    Err(Error::in_file(wasm, Fault::NoFilter, sentence))
 }
 
 /// Refuses to show metrics to other machines, unless `anywhere` was asked for.

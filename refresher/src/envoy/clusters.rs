@@ -26,6 +26,7 @@ use crate::base_url::{Host, Origin};
 use crate::cluster::{ClusterKey, PREFIX};
 use crate::config;
 use crate::egress::Proxy;
+use crate::files::owned::read_owned_text;
 use crate::files::{self, make_private_dir, replace_file};
 use crate::platform::{Catalog, Profile};
 use crate::state::StateDir;
@@ -260,10 +261,9 @@ pub fn filter_in(response: &Value) -> Option<PathBuf> {
     resources.filter_map(named).next()
 }
 
-/// Reads the file of clusters in `state`; none where there is none, or it is no JSON.
+/// Reads the file of clusters in `state`; none where there is none, others could have written it, or it is no JSON.
 pub fn read_file(state: &StateDir) -> Option<Value> {
-    let file = std::fs::File::open(state.clusters()).ok()?;
-    let text = files::read_within(file, MAX_FILE_BYTES).ok()?;
+    let text = read_owned_text(&state.clusters(), MAX_FILE_BYTES).ok()??;
     serde_json::from_str(&text).ok()
 }
 

@@ -8,7 +8,6 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::advice;
 use crate::files::owned::{Readers, read_owned};
 use crate::id::hex;
 
@@ -33,26 +32,21 @@ pub enum Found {
     },
 }
 
-/// Logs the filter's SHA-256, and warns of a file that is not the one that was built, or that Envoy may not find.
+/// Logs the filter's SHA-256, and warns of a file that is not the one that was built.
 pub fn check(wasm: &Path) {
     let wasm_path = wasm.display();
-    let cure = advice::filter_path();
-    if wasm.is_relative() {
-        tracing::warn!(%wasm_path, cure, "the filter's path is relative: Envoy looks from where it was started");
-    } else {
-        match look(wasm) {
-            Ok(Found::Same(sha256)) => {
-                tracing::info!(%wasm_path, sha256, "the filter is the one that was built");
-            }
-            Ok(Found::WithoutSum(sha256)) => {
-                tracing::info!(%wasm_path, sha256, "the filter has no .sha256 beside it to compare with");
-            }
-            Ok(Found::Other { expected, found }) => {
-                let cure = "copy latchkey.wasm and latchkey.wasm.sha256 together from one build, and restart Envoy";
-                tracing::error!(%wasm_path, expected, found, cure, "the filter is not the one that was built");
-            }
-            Err(error) => tracing::warn!(%wasm_path, %error, "cannot read the filter"),
+    match look(wasm) {
+        Ok(Found::Same(sha256)) => {
+            tracing::info!(%wasm_path, sha256, "the filter is the one that was built");
         }
+        Ok(Found::WithoutSum(sha256)) => {
+            tracing::info!(%wasm_path, sha256, "the filter has no .sha256 beside it to compare with");
+        }
+        Ok(Found::Other { expected, found }) => {
+            let cure = "copy latchkey.wasm and latchkey.wasm.sha256 together from one build, and restart Envoy";
+            tracing::error!(%wasm_path, expected, found, cure, "the filter is not the one that was built");
+        }
+        Err(error) => tracing::warn!(%wasm_path, %error, "cannot read the filter"),
     }
 }
 

@@ -95,12 +95,21 @@ pub fn require_owned_text(path: &Path, bound: u64) -> Result<Zeroizing<String>, 
     read_owned_text(path, bound)?.ok_or_else(missing)
 }
 
-/// Checks a file that somebody else reads, if it is there.
+/// Checks a file that somebody else reads, now or once it is there.
 ///
 /// # Errors
-/// As [`read_owned`].
+/// As [`read_owned`], or if it is not there and others could make it.
 pub fn require_owned(path: &Path) -> Result<(), Error> {
-    open_owned(path, Readers::Anybody).map(drop)
+    let Found::Missing { directory, at } = find(path, Readers::Anybody)? else {
+        return Ok(());
+    };
+    // Where nobody removes what is another's, anybody may still be the first.
+    let stat = fstat(&directory).map_err(|error| io_error(&at, "look at it")(error.into()))?;
+    let is_open = others_write(&stat) && !is_read_only(&directory, &at)?;
+    match is_open {
+        true => Err(Error::Unclaimed { path: at }),
+        false => Ok(()),
+    }
 }
 
 /// Checks a directory and all that are above it.
@@ -110,20 +119,44 @@ pub fn require_owned(path: &Path) -> Result<(), Error> {
 pub fn require_owned_directory(path: &Path) -> Result<(), Error> {
     // The last step of the way is then none that is left to be opened.
     let inside = path.join("x");
-    way(&inside, Readers::Anybody)?
-        .map(drop)
-        .ok_or_else(|| io_error(path, "open it")(Errno::NOENT.into()))
+    match way(&inside, Readers::Anybody)?.is_whole {
+        true => Ok(()),
+        false => Err(io_error(path, "open it")(Errno::NOENT.into())),
+    }
+}
+
+/// What a path leads to.
+enum Found {
+    File(File),
+    /// Nothing; it would be made in that directory, or below a new one in it.
+    Missing {
+        directory: OwnedFd,
+        at: PathBuf,
+    },
 }
 
 fn open_owned(path: &Path, readers: Readers) -> Result<Option<File>, Error> {
-    let Some((directory, name, at)) = way(path, readers)? else {
-        return Ok(None);
-    };
-    let failed = io_error(&at, "read it");
+    find(path, readers).map(|found| match found {
+        Found::File(file) => Some(file),
+        Found::Missing { .. } => None,
+    })
+}
+
+fn find(path: &Path, readers: Readers) -> Result<Found, Error> {
+    let Way {
+        directory,
+        name,
+        at,
+        is_whole,
+    } = way(path, readers)?;
+    if !is_whole {
+        return Ok(Found::Missing { directory, at });
+    }
+    let failed = |error: Errno| io_error(&at, "read it")(error.into());
     let stat = match statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(failed(error.into())),
+        Err(Errno::NOENT) => return Ok(Found::Missing { directory, at }),
+        Err(error) => return Err(failed(error)),
     };
     // To open a device can do something, so it is not even tried.
     require_kind(&at, &stat, FileType::RegularFile)?;
@@ -131,10 +164,10 @@ fn open_owned(path: &Path, readers: Readers) -> Result<Option<File>, Error> {
         OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = match openat(&directory, &name, flags, Mode::empty()) {
         Ok(file) => File::from(file),
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(failed(error.into())),
+        Err(Errno::NOENT) => return Ok(Found::Missing { directory, at }),
+        Err(error) => return Err(failed(error)),
     };
-    let stat = fstat(&file).map_err(|error| failed(error.into()))?;
+    let stat = fstat(&file).map_err(failed)?;
     require_kind(&at, &stat, FileType::RegularFile)?;
     match readers {
         Readers::Owner => {
@@ -148,21 +181,37 @@ fn open_owned(path: &Path, readers: Readers) -> Result<Option<File>, Error> {
             }
         }
     }
-    Ok(Some(file))
+    Ok(Found::File(file))
 }
 
-/// The directory that holds what `path` leads to, and its name there, which is no link; `None` if the way ends before.
-fn way(path: &Path, readers: Readers) -> Result<Option<(OwnedFd, OsString, PathBuf)>, Error> {
+/// The end of the way that a path leads.
+struct Way {
+    directory: OwnedFd,
+    /// The next step in that directory, which is no link.
+    name: OsString,
+    at: PathBuf,
+    /// That step is the last one; else nothing is there.
+    is_whole: bool,
+}
+
+/// Goes the way of `path`, as far as it leads.
+fn way(path: &Path, readers: Readers) -> Result<Way, Error> {
     let absolute = std::path::absolute(path).map_err(io_error(path, "find it"))?;
     let mut rest = steps(&absolute);
     let (mut directory, mut at) = (open_root()?, PathBuf::from("/"));
     let mut links = 0;
     while let Some(name) = rest.pop() {
         let next = at.join(&name);
+        let is_whole = rest.is_empty();
+        let end = |directory, name, at| Way {
+            directory,
+            name,
+            at,
+            is_whole,
+        };
         let stat = match statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
-            Err(Errno::NOENT) if rest.is_empty() => return Ok(Some((directory, name, next))),
-            Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::NOENT) => return Ok(end(directory, name, next)),
             Err(error) => return Err(io_error(&next, "look at it")(error.into())),
         };
         let kind = FileType::from_raw_mode(stat.st_mode);
@@ -179,8 +228,8 @@ fn way(path: &Path, readers: Readers) -> Result<Option<(OwnedFd, OsString, PathB
                 (directory, at) = (open_root()?, PathBuf::from("/"));
             }
             rest.extend(steps(&target));
-        } else if rest.is_empty() {
-            return Ok(Some((directory, name, next)));
+        } else if is_whole {
+            return Ok(end(directory, name, next));
         } else {
             require_kind(&next, &stat, FileType::Directory)?;
             directory = open_directory(&directory, &name, &next)?;
@@ -214,13 +263,16 @@ fn open_directory(from: impl AsFd, name: &OsStr, at: &Path) -> Result<OwnedFd, E
     let directory = openat(from, name, flags, Mode::empty()).map_err(failed)?;
     let stat = fstat(&directory).map_err(failed)?;
     require_owner(at, stat.st_uid)?;
-    if others_write(&stat) && stat.st_mode & STICKY == 0 {
-        let mount = fstatvfs(&directory).map_err(failed)?;
-        if !mount.f_flag.contains(StatVfsMountFlags::RDONLY) {
-            return Err(writable(at, &stat));
-        }
+    if others_write(&stat) && stat.st_mode & STICKY == 0 && !is_read_only(&directory, at)? {
+        return Err(writable(at, &stat));
     }
     Ok(directory)
+}
+
+/// Tells if nobody can write where a directory is.
+fn is_read_only(directory: &OwnedFd, at: &Path) -> Result<bool, Error> {
+    let mount = fstatvfs(directory).map_err(|error| io_error(at, "look at it")(error.into()))?;
+    Ok(mount.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// Tells if others than we and root may write what `stat` is of. A group of our own is no others: each user has one where
@@ -363,6 +415,29 @@ mod tests {
         assert!(require_owned_directory(folder.path()).is_ok());
         assert!(require_owned_directory(&path).is_err());
         assert!(require_owned_directory(&folder.path().join("none")).is_err());
+    }
+
+    /// Whoever comes first makes it there, and somebody else reads it.
+    #[test]
+    fn what_others_could_make_is_refused() {
+        let (folder, path) = folder();
+        let link = folder.path().join("link");
+        symlink("open/none", &link).unwrap();
+        let open = folder.path().join("open");
+        fs::create_dir(&open).unwrap();
+        mode(&open, 0o1777);
+        for missing in [open.join("none"), open.join("none/none"), link] {
+            let refused = require_owned(&missing);
+            assert!(
+                matches!(refused, Err(Error::Unclaimed { .. })),
+                "{missing:?}"
+            );
+            assert!(read(&missing).unwrap().is_none());
+        }
+        mode(&open, 0o755);
+        for fine in [open.join("none"), open.join("none/none"), path] {
+            assert!(require_owned(&fine).is_ok(), "{fine:?}");
+        }
     }
 
     #[test]

@@ -74,6 +74,11 @@ impl Refresher {
         self.variables.push((name, value.to_owned()));
     }
 
+    /// Takes a variable away from the environment of what is started from here on.
+    pub fn unset_variable(&mut self, name: &str) {
+        self.variables.retain(|(known, _)| *known != name);
+    }
+
     /// Starts the daemon and waits until it serves.
     pub async fn serve(&mut self) {
         self.start().await;

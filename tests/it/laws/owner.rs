@@ -45,41 +45,8 @@ fn strangers_link(path: &Path) {
     lchown(path, Some(STRANGER), None).expect("given away");
 }
 
-/// The folder of a refresher with a platform of its own, and the files that say where its credentials go.
-async fn decided(name: &str) -> (Refresher, [PathBuf; 4]) {
-    let folder = new_folder(name);
-    let sim = Sim::start(&folder).await;
-    let refresher = Refresher::new(&folder, &sim);
-    // What only reads makes no state.
-    refresher.add_api_key("one", "openai", "sk-1").await;
-    let (profile, ca) = (sim.platforms_dir.join("own.toml"), folder.join("own.pem"));
-    fs::write(&ca, "").expect("written");
-    let text = format!(
-        "extends = 'openai'\nupstream.ca_file = '{}'\n",
-        ca.display()
-    );
-    fs::write(&profile, text).expect("written");
-    let config = refresher.file("config.toml");
-    for path in [&config, &profile, &ca] {
-        mode(path, 0o644);
-    }
-    (refresher, [config, profile, ca, sim.platforms_dir.clone()])
-}
-
-/// The words of a command that must be refused, in time.
-async fn refused(refresher: &Refresher, case: &str) -> String {
-    let command = refresher.try_run(&["accounts", "list"], "");
-    let output = timeout(LIMIT, command).await;
-    let output = output.unwrap_or_else(|_| panic!("{case}: it waits"));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{case}: {said}");
-    said
-}
-
-/// Whoever else can write a file that decides where a credential goes, or put another in its place, has it refused, with
-/// its name and the cure. Nothing is waited for.
-#[test]
-fn only_the_owner_writes_what_decides() {
+/// What may be done to a file that decides, and what cures it. Only root can give a file to somebody else.
+fn spoils() -> Vec<(&'static str, Spoil, &'static str)> {
     let lax: [(&str, Spoil, &str); 3] = [
         (
             "others may write it",
@@ -112,10 +79,73 @@ fn only_the_owner_writes_what_decides() {
         ),
         ("a stranger's link", strangers_link, "chown"),
     ];
+    let is_root = rustix::process::geteuid().is_root();
+    let foreign = foreign.into_iter().filter(|_| is_root);
+    lax.into_iter().chain(foreign).collect()
+}
+
+/// Puts a link in the place of a file, to a directory where everybody may write.
+fn open_target(path: &Path) {
+    let folder = PathBuf::from(format!("{}.open", path.display()));
+    fs::create_dir(&folder).expect("made");
+    let target = folder.join("file");
+    fs::rename(path, &target).expect("moved");
+    symlink(target, path).expect("linked");
+    mode(&folder, 0o777);
+}
+
+/// Takes away what [`Spoil`]s leave.
+fn clear(path: &Path) {
+    for name in [path.to_owned(), path.with_extension("target")] {
+        fs::remove_file(&name)
+            .or_else(|_| fs::remove_dir(&name))
+            .ok();
+    }
+    fs::remove_dir_all(format!("{}.open", path.display())).ok();
+}
+
+/// The folder of a refresher with a platform of its own, and the files that say where its credentials go.
+async fn decided(name: &str) -> (Refresher, [PathBuf; 4]) {
+    let folder = new_folder(name);
+    let sim = Sim::start(&folder).await;
+    let refresher = Refresher::new(&folder, &sim);
+    // What only reads makes no state.
+    refresher.add_api_key("one", "openai", "sk-1").await;
+    let (profile, ca) = (sim.platforms_dir.join("own.toml"), folder.join("own.pem"));
+    fs::write(&ca, "").expect("written");
+    let text = format!(
+        "extends = 'openai'\nupstream.ca_file = '{}'\n",
+        ca.display()
+    );
+    fs::write(&profile, text).expect("written");
+    let config = refresher.file("config.toml");
+    for path in [&config, &profile, &ca] {
+        mode(path, 0o644);
+    }
+    (refresher, [config, profile, ca, sim.platforms_dir.clone()])
+}
+
+/// The words of a command that must be refused, in time.
+async fn refused(refresher: &Refresher, case: &str) -> String {
+    refused_to(refresher, &["accounts", "list"], case).await
+}
+
+/// [`refused`] for another command.
+async fn refused_to(refresher: &Refresher, arguments: &[&str], case: &str) -> String {
+    let command = refresher.try_run(arguments, "");
+    let output = timeout(LIMIT, command).await;
+    let output = output.unwrap_or_else(|_| panic!("{case}: it waits"));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{case}: {said}");
+    said
+}
+
+/// Whoever else can write a file that decides where a credential goes, or put another in its place, has it refused, with
+/// its name and the cure. Nothing is waited for.
+#[test]
+fn only_the_owner_writes_what_decides() {
     run(async {
-        let is_root = rustix::process::geteuid().is_root();
-        let foreign = foreign.into_iter().filter(|_| is_root);
-        for (case, spoil, cure) in lax.into_iter().chain(foreign) {
+        for (case, spoil, cure) in spoils() {
             for number in 0..3 {
                 let (refresher, files) = decided("law-owner-files").await;
                 refresher.run(&["accounts", "list"], "").await;
@@ -138,6 +168,141 @@ fn only_the_owner_writes_what_decides() {
             assert!(said.contains(path) && said.contains("chmod go-w"), "{said}");
             mode(folder, 0o755);
             refresher.run(&["accounts", "list"], "").await;
+        }
+    });
+}
+
+/// Whoever else writes the filter sees every credential, and whoever else writes the certificates that Envoy trusts says who
+/// a platform is. Neither gets into the file of clusters, unless Envoy is where nobody here can look.
+#[test]
+fn only_the_owner_writes_what_envoy_sees_credentials_with() {
+    run(async {
+        let folder = new_folder("law-owner-envoy");
+        let sim = Sim::start(&folder).await;
+        let mut refresher = Refresher::new(&folder, &sim);
+        refresher.add_api_key("one", "openai", "sk-1").await;
+        let (wasm, ca) = (folder.join("own.wasm"), folder.join("own.pem"));
+        let config = fs::read_to_string(refresher.file("config.toml")).expect("read");
+        let (others, _) = config.split_once("[envoy]").expect("a section");
+        let (named, clusters) = (
+            format!(
+                "{others}[envoy]\nwasm = '{}'\ntrusted_ca = '{}'\n",
+                wasm.display(),
+                ca.display()
+            ),
+            refresher.file("envoy/clusters.json"),
+        );
+        fs::write(refresher.file("config.toml"), named).expect("written");
+        let restore = |path: &Path| {
+            clear(path);
+            fs::write(path, "what Envoy reads").expect("written");
+            mode(path, 0o644);
+        };
+        let open: (&str, Spoil, &str) = ("a link to where others write", open_target, "chmod go-w");
+        let missing: (&str, Spoil, &str) = ("missing", clear, "--envoy-elsewhere");
+        for (case, spoil, cure) in spoils().into_iter().chain([open, missing]) {
+            for path in [&wasm, &ca] {
+                restore(&wasm);
+                restore(&ca);
+                spoil(path);
+                let said = refused_to(&refresher, &["serve"], case).await;
+                let shown = path.to_str().expect("UTF-8");
+                assert!(
+                    said.contains(shown) && said.contains(cure),
+                    "{case}: {said}"
+                );
+                assert!(!clusters.exists(), "{case}");
+                // An Envoy may be told of what is not here.
+                if case != "missing" {
+                    let said = refused_to(&refresher, &["envoy-config"], case).await;
+                    assert!(said.contains(shown), "{case}: {said}");
+                }
+            }
+        }
+        restore(&wasm);
+        restore(&ca);
+        mode(&ca, 0o666);
+        let doctor = refresher.try_run(&["doctor", "--offline"], "").await;
+        let found = String::from_utf8_lossy(&doctor.stdout);
+        let cure = format!("chmod go-w {}", ca.display());
+        assert!(found.contains(&cure), "{found}");
+        refresher.serve_with(&["--envoy-elsewhere"]).await;
+        refresher.stop().await;
+        // A link of root's or the owner's, as systems have it, to a file that nobody else writes.
+        mode(&ca, 0o644);
+        fs::rename(&ca, folder.join("bundle.pem")).expect("moved");
+        symlink("bundle.pem", &ca).expect("linked");
+        refresher.serve_with(&[]).await;
+        let written = fs::read_to_string(&clusters).expect("read");
+        assert!(written.contains(wasm.to_str().expect("UTF-8")), "{written}");
+    });
+}
+
+/// Whoever else writes the certificates that the environment names has refresh tokens sent to themselves.
+#[test]
+fn only_the_owner_writes_whom_tokens_are_given_to() {
+    run(async {
+        let folder = new_folder("law-owner-roots");
+        let sim = Sim::start(&folder).await;
+        let mut refresher = Refresher::new(&folder, &sim);
+        // Its token endpoint is known by what the environment names, and by nothing else.
+        let profile = sim.platforms_dir.join("codex.toml");
+        let text = fs::read_to_string(&profile).expect("read");
+        let (before, oauth) = text.split_once("[oauth]").expect("a section");
+        let kept = oauth.lines().filter(|line| !line.starts_with("ca_file"));
+        let kept: Vec<&str> = kept.collect();
+        fs::write(&profile, format!("{before}[oauth]{}\n", kept.join("\n"))).expect("written");
+        let pem = sim.platforms_dir.parent().expect("a folder").join("ca.pem");
+        let pem = fs::read_to_string(pem).expect("the certificate");
+        sim.add_user(ALICE, Duration::from_secs(3600)).await;
+        refresher.import(&sim, ALICE).await;
+
+        let certs = folder.join("certs");
+        fs::create_dir(&certs).expect("made");
+        let path = certs.join("own.pem");
+        let restore = || {
+            clear(&path);
+            fs::write(&path, &pem).expect("written");
+            mode(&path, 0o644);
+        };
+        let asked = async || {
+            let seen = sim.seen().await;
+            seen.iter()
+                .filter(|one| one.path() == "/oauth/token")
+                .count()
+        };
+        let mut before = asked().await;
+        let open: (&str, Spoil, &str) = ("a link to where others write", open_target, "chmod go-w");
+        let missing: (&str, Spoil, &str) = ("missing", clear, "unset SSL_CERT_");
+        for (variable, value) in [("SSL_CERT_FILE", &path), ("SSL_CERT_DIR", &certs)] {
+            refresher.set_variable(variable, value);
+            let shown = value.to_str().expect("UTF-8");
+            for (case, spoil, cure) in spoils().into_iter().chain([open, missing]) {
+                // What is no file in a directory is none of its certificates.
+                let cure = match (variable, cure) {
+                    ("SSL_CERT_DIR", "expected a file") => "unset SSL_CERT_DIR",
+                    _ => cure,
+                };
+                restore();
+                spoil(&path);
+                for command in [&["serve"][..], &["refresh", ALICE]] {
+                    let said = refused_to(&refresher, command, case).await;
+                    let is_told = said.contains(shown) && said.contains(variable);
+                    assert!(is_told && said.contains(cure), "{case}: {said}");
+                }
+            }
+            assert_eq!(asked().await, before);
+            restore();
+            refresher.run(&["refresh", ALICE], "").await;
+            before += 1;
+            assert_eq!(asked().await, before);
+            fs::write(&path, "no certificate").expect("written");
+            let said = refused_to(&refresher, &["refresh", ALICE], variable).await;
+            assert!(
+                said.contains("found none") && said.contains(variable),
+                "{said}"
+            );
+            refresher.unset_variable(variable);
         }
     });
 }

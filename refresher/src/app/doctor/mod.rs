@@ -22,7 +22,7 @@ pub use self::hosts::Host;
 use super::declared::NotTaken;
 use super::keys::KeyView;
 use super::status::{self, Overview};
-use super::{App, Error, Options, daemon, declared, keys};
+use super::{App, Error, Options, daemon, declared, envoy_files, keys};
 use crate::clock::{Clock, UnixMillis};
 use crate::config::Config;
 use crate::envoy::filter_file::Found;
@@ -72,6 +72,8 @@ pub struct Facts {
     pub clusters: ClustersRead,
     /// The filter's files by the paths that Envoy or its clusters name, and whether each is what was built.
     pub filters: Vec<(PathBuf, Result<Found, String>)>,
+    /// What is wrong with the certificates that Envoy trusts, as this machine has them.
+    pub trusted_ca: Result<(), Error>,
     /// A filter's file changed after Envoy had loaded it.
     pub is_filter_newer: bool,
     /// Envoy's escape listener takes connections; none where nobody can tell.
@@ -133,6 +135,7 @@ pub async fn gather(
         not_taken: Vec::new(),
         clusters: ClustersRead::default(),
         filters: Vec::new(),
+        trusted_ca: Ok(()),
         is_filter_newer: false,
         escape: None,
         gateway: envoy::gateway(gateway_at).await,
@@ -154,6 +157,7 @@ pub async fn gather(
     facts.space = files::space(&path);
     if let Ok(config) = Config::load(&dir.config()) {
         facts.faults.extend(files::profiles(&config));
+        facts.trusted_ca = envoy_files::require_safe_trust(&config.envoy);
     }
     facts.daemon = daemon_of(&dir).await;
     facts.envoy = envoy::admin(&dir).await;

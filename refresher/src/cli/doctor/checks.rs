@@ -23,6 +23,7 @@ pub(super) const CHECKS: &[Check] = &[
     machine::clock,
     machine::clusters_file,
     machine::filter,
+    machine::trusted_ca,
     machine::other_on_the_port,
     machine::escape,
     machine::envoys,

@@ -170,6 +170,7 @@ fn well() -> Facts {
         is_older_copy: false,
         unknown_terms: Vec::new(),
         not_taken: Vec::new(),
+        trusted_ca: Ok(()),
         is_filter_newer: false,
         escape: Some(true),
         gateway: Gateway::Ours,

@@ -203,9 +203,7 @@ fn has_new_platform(facts: &Facts) -> bool {
 pub(super) fn filter(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut sums = Vec::new();
-    // Envoy may see other files than we do, as in another container: none of its filters is here then.
-    let is_elsewhere = facts.state.as_ref().is_some_and(polls)
-        && facts.filters.iter().all(|(_, found)| found.is_err());
+    let is_elsewhere = is_elsewhere(facts);
     for (path, sum) in &facts.filters {
         let shown = path.display();
         match sum {
@@ -253,6 +251,28 @@ pub(super) fn filter(facts: &Facts) -> Vec<Finding> {
         ));
     }
     found
+}
+
+/// True where Envoy sees other files than we do, as in another container: none of its filters is here then.
+fn is_elsewhere(facts: &Facts) -> bool {
+    facts.state.as_ref().is_some_and(polls) && facts.filters.iter().all(|(_, found)| found.is_err())
+}
+
+/// Whoever else writes them says who a platform is.
+pub(super) fn trusted_ca(facts: &Facts) -> Vec<Finding> {
+    only(
+        facts
+            .trusted_ca
+            .as_ref()
+            .err()
+            .filter(|_| !is_elsewhere(facts))
+            .map(|error| Finding {
+                severity: Wrong,
+                check: "permissions",
+                problem: format!("trusted_ca, which Envoy knows platforms by: {error}"),
+                cure: cure(Door::CommandLine, &error.fault),
+            }),
+    )
 }
 
 /// The beginning of a sum.

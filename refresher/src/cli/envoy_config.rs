@@ -1,0 +1,43 @@
+//! `refresher envoy-config`, and the flags that say where Envoy finds its files.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Context, Result};
+use crate::app::{accounts, envoy_files};
+use crate::envoy::clusters::discovery_response;
+
+/// Flags that say where Envoy finds its files.
+#[derive(Debug, Args)]
+pub struct EnvoyFiles {
+    /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml, or else as before]
+    #[arg(long, value_name = "FILE")]
+    pub wasm: Option<PathBuf>,
+    /// Envoy sees other files than this, as in another container: do not look at the filter and the certificates
+    #[arg(long)]
+    pub envoy_elsewhere: bool,
+}
+
+/// Flags of `envoy-config`.
+#[derive(Debug, Args)]
+pub struct EnvoyConfig {
+    #[command(flatten)]
+    files: EnvoyFiles,
+}
+
+impl EnvoyConfig {
+    /// Prints the clusters.
+    ///
+    /// # Errors
+    /// If others could change a file that they name, or the store fails.
+    pub async fn run(self, context: &Context) -> Result<()> {
+        let Context { app, out, .. } = context;
+        let envoy = app.envoy(self.files.wasm);
+        if !self.files.envoy_elsewhere {
+            envoy_files::require_safe(&envoy)?;
+        }
+        let clusters = accounts::clusters(app, &envoy).await?;
+        Ok(out.print(&discovery_response(clusters.values()))?)
+    }
+}
