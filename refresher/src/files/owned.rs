@@ -125,7 +125,7 @@ pub fn require_owned_directory(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// What a path leads to.
+/// The end of a path, looked at.
 enum Found {
     File(File),
     /// Nothing; it would be made in that directory, or below a new one in it.
@@ -417,7 +417,7 @@ mod tests {
         assert!(require_owned_directory(&folder.path().join("none")).is_err());
     }
 
-    /// Whoever comes first makes it there, and somebody else reads it.
+    /// The first to come makes it there, and somebody else reads it.
     #[test]
     fn what_others_could_make_is_refused() {
         let (folder, path) = folder();

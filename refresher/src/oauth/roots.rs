@@ -25,7 +25,7 @@ const MAX_NAMES: usize = 8_192;
 const FILE_VARIABLE: &str = "SSL_CERT_FILE";
 const DIR_VARIABLE: &str = "SSL_CERT_DIR";
 
-/// What names certificates to trust.
+/// The setting or the variable that names certificates to trust.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Named {
     /// `ca_file` of a profile.
@@ -36,7 +36,7 @@ pub enum Named {
     Dir,
 }
 
-/// Why there are no certificates to trust.
+/// A lack of certificates to trust.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// This system has none.
@@ -48,15 +48,15 @@ pub enum Error {
     /// A file or directory cannot be read, or others could change it.
     #[error("{error} ({named} names it)")]
     File {
-        /// What names it.
+        /// The setting that names it.
         named: Named,
         /// The problem.
         error: files::Error,
     },
-    /// What is named holds no certificates that can be used.
+    /// A file or directory holds no certificates that can be used.
     #[error("{}: expected PEM certificates to trust: {problem} ({named} names it)", path.display())]
     Unfit {
-        /// What names it.
+        /// The setting that names it.
         named: Named,
         /// The file or directory.
         path: PathBuf,

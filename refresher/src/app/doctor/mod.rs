@@ -72,7 +72,7 @@ pub struct Facts {
     pub clusters: ClustersRead,
     /// The filter's files by the paths that Envoy or its clusters name, and whether each is what was built.
     pub filters: Vec<(PathBuf, Result<Found, String>)>,
-    /// What is wrong with the certificates that Envoy trusts, as this machine has them.
+    /// The fault of the certificates that Envoy trusts, as this machine has them.
     pub trusted_ca: Result<(), Error>,
     /// A filter's file changed after Envoy had loaded it.
     pub is_filter_newer: bool,

@@ -117,7 +117,7 @@ impl Store {
     }
 }
 
-/// Who opens a database.
+/// A caller who opens a database.
 enum As {
     /// Somebody who makes it, or changes it to this release's form, waiting so long for refreshes of an earlier one.
     Owner(Duration),

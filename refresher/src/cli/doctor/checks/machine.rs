@@ -258,7 +258,7 @@ fn is_elsewhere(facts: &Facts) -> bool {
     facts.state.as_ref().is_some_and(polls) && facts.filters.iter().all(|(_, found)| found.is_err())
 }
 
-/// Whoever else writes them says who a platform is.
+/// Certificates that others may write: they say who a platform is.
 pub(super) fn trusted_ca(facts: &Facts) -> Vec<Finding> {
     only(
         facts
