@@ -146,6 +146,9 @@ impl Refresher {
         command
             .arg("--state-dir")
             .arg(self.folder.join("state"))
+            // The machine's own say nothing of the simulated platform.
+            .env_remove("SSL_CERT_FILE")
+            .env_remove("SSL_CERT_DIR")
             .envs(wall_clock::environment(&self.folder))
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
