@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 target=${CARGO_TARGET_DIR:-$PWD/target}
 refresher=${LATCHKEY_REFRESHER:-$target/debug/refresher}
-wasm=${LATCHKEY_WASM:-$target/latchkey.wasm}
+wasm=$(realpath "${LATCHKEY_WASM:-$target/latchkey.wasm}")
 envoy=${LATCHKEY_ENVOY:-$(scripts/envoy.sh)}
 port=${PORT:-8080}
 # As the refresher finds it.

@@ -207,7 +207,7 @@ class Local(Stack):
         self.folder = folder
         self.port = port
         self.sim = target / "debug" / "sim"
-        self.wasm = target / "latchkey.wasm"
+        self.wasm = (target / "latchkey.wasm").resolve()
 
     def start(self, name, command, **options):
         log = open(self.folder / f"{name}.log", "wb")
