@@ -346,20 +346,19 @@ impl AttemptStream {
             // What the body begins with tells more than its type, and costs no hostcall.
             new = held_body(self.unwrapped.as_ref(), seen, size, stream);
             let looked = held.look(&new, size, came, now);
-            let needs_more = looked == Ok(Look::NeedMore);
-            let unwrapped = self.unwrapped.as_mut().filter(|_| needs_more);
-            let (taken, has_room) =
-                unwrapped.map_or((0, true), |one| (one.taken(), one.has_room()));
-            let taken = taken.max(held.taken());
-            let has_room = !needs_more || has_room && worker.holds_answer(sent.try_id(), taken);
-            match needs_more {
-                true if has_room => return None,
-                true => Outcome::of(held.look_no_more()),
-                false => Outcome::of(looked),
+            match looked {
+                Ok(Look::NeedMore) if has_room(held, self.unwrapped.as_mut(), sent, worker) => {
+                    return None;
+                }
+                Ok(Look::NeedMore) => Outcome::of(held.look_no_more()),
+                looked => Outcome::of(looked),
             }
         } else {
             held.grows(size, now);
-            if came == Came::Some && size < MAX_HELD_BYTES {
+            if came == Came::Some
+                && size < MAX_HELD_BYTES
+                && has_room(held, self.unwrapped.as_mut(), sent, worker)
+            {
                 return None;
             }
             let most = size.min(MAX_HELD_BYTES);
@@ -520,4 +519,15 @@ impl AttemptStream {
         }
         worker.keep(record, sent.try_id());
     }
+}
+
+/// Counts what is held of an answer. Returns false where there is no room for it.
+fn has_room<H: Host>(
+    held: &Holding,
+    unwrapped: Option<&mut Unwrapped>,
+    sent: &Sent,
+    worker: &mut Worker<H>,
+) -> bool {
+    let (taken, has_room) = unwrapped.map_or((0, true), |one| (one.taken(), one.has_room()));
+    has_room && worker.holds_answer(sent.try_id(), taken.max(held.taken()))
 }

@@ -83,3 +83,26 @@ fn a_request_that_runs_again_holds_what_it_held() {
     next.sends(BODY, true);
     assert!(!next.has_answer());
 }
+
+/// An error that comes in many pieces takes a slice of 16 KiB for each while it is held.
+#[test]
+fn an_error_that_is_held_is_charged_and_judged_where_there_is_no_room() {
+    let mut envoy = small();
+    let mut call = envoy.ask();
+    call.is_at("acc_1");
+    call.platform_begins(400, &[]);
+    let mut sent = 0;
+    while !call.has_answer() {
+        assert!(sent < 60, "{sent} pieces are held");
+        call.platform_goes_on(&[b' '; 513], false);
+        sent += 1;
+    }
+    assert!(sent > 40, "{sent}: the key has room for more");
+    call.platform_goes_on(b"{}", true);
+    let expected = [vec![b' '; 513 * sent], b"{}".to_vec()].concat();
+    call.gets(400, &expected);
+    // It holds nothing any more.
+    let mut calls: Vec<_> = (0..8).map(|_| envoy.call(&head("/v1/responses"))).collect();
+    calls.iter().for_each(super::envoy::Call::waits);
+    calls.drain(..).for_each(super::envoy::Call::goes_away);
+}
