@@ -31,6 +31,18 @@ const WITHHELD: [&str; 14] = [
 /// The beginnings of headers that Latchkey or Envoy trusts.
 const WITHHELD_PREFIXES: [&str; 2] = ["x-latchkey-", "x-envoy-"];
 
+/// Headers that speak of the bytes of a platform's body.
+const OF_THE_BYTES: [&str; 8] = [
+    "accept-ranges",
+    "content-digest",
+    "content-length",
+    "content-md5",
+    "content-range",
+    "digest",
+    "etag",
+    "repr-digest",
+];
+
 /// The byte that stands for each of a credential that was taken out.
 const MASKED: u8 = b'*';
 
@@ -58,6 +70,13 @@ pub fn withheld<'a>(answer: &'a HeaderMap, plan: &HeaderPlan, mask: &Mask) -> Ve
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// Names the headers of an answer that hold for its body alone: those of its bytes and, where none of it `is_left`, that of
+/// their coding.
+pub fn of_the_body(answer: &HeaderMap, is_left: bool) -> impl Iterator<Item = &str> {
+    let names = answer.iter().map(|(name, _)| name);
+    names.filter(move |name| OF_THE_BYTES.contains(name) || !is_left && *name == "content-encoding")
 }
 
 /// A body from which an account's credential is taken out as it passes: each byte of it becomes a `*`,

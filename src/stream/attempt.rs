@@ -250,14 +250,13 @@ impl AttemptStream {
                 let held = Holding::new(status, beginning, patience, worker.recently())
                     .served_as(sent.take_served(&head));
                 self.held = Some(held);
+                if !end {
+                    sent.take_off_the_bodys(&head, stream);
+                }
                 self.head = head;
                 let unwrap = sent.unwrap.take();
                 self.unwrapped =
                     unwrap.map(|one| Unwrapped::new(one, sent.key().clone(), worker.unwrapped()));
-                if sent.changes_answer() && !end {
-                    // What is taken out of the answer is not in its length.
-                    stream.set_header(Side::Answer, "content-length", None);
-                }
                 if !end {
                     return Action::Pause;
                 }
@@ -415,7 +414,7 @@ impl AttemptStream {
                 && let Some(reply) = sent.instead(status, outcome, &verdict, now)
             {
                 status = reply.status;
-                put_headers(&reply, stream);
+                put_headers(&reply, &head, stream);
                 body = Some(self.instead.insert(reply.body.into_bytes()));
             }
             let runs = if waits {

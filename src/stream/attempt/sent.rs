@@ -150,12 +150,16 @@ impl Sent {
         self.replayable && body.is_worth_waiting_for(length)
     }
 
-    /// Returns true if the answer is not of the length that the platform says.
-    pub(super) fn changes_answer(&self) -> bool {
-        self.usage_ask.changes_answer()
-            || self.translated.is_some()
+    /// Takes the headers off an answer with this `head` that hold for the platform's body alone, where the caller gets another.
+    pub(super) fn take_off_the_bodys(&self, head: &HeaderMap, stream: &mut impl Stream) {
+        let is_translated = self.translated.is_some();
+        if is_translated
+            || self.usage_ask.changes_answer()
             || self.around.is_some()
             || self.renamed_to().is_some()
+        {
+            take_off_the_bodys(head, !is_translated, stream);
+        }
     }
 
     /// Returns true if a good answer with these headers is none without a body.
@@ -461,18 +465,17 @@ fn set_status(instead: &str, status: u16, stream: &mut impl Stream) {
     stream.set_header(Side::Answer, ":status", Some(instead.as_bytes()));
 }
 
-/// Gives an answer, of which nothing has gone on, the headers of one of our own.
-pub(super) fn put_headers(reply: &Reply, stream: &mut impl Stream) {
-    for of_the_body in [
-        "content-length",
-        "content-encoding",
-        "etag",
-        "digest",
-        "content-digest",
-    ] {
-        stream.set_header(Side::Answer, of_the_body, None);
-    }
+/// Gives an answer with this `head`, of which nothing has gone on, the headers of one of our own.
+pub(super) fn put_headers(reply: &Reply, head: &HeaderMap, stream: &mut impl Stream) {
+    take_off_the_bodys(head, false, stream);
     for (name, value) in &reply.headers {
         stream.set_header(Side::Answer, name, Some(value.as_bytes()));
+    }
+}
+
+/// Takes what holds for the platform's body off an answer that has another one; something of it may be `left`.
+fn take_off_the_bodys(head: &HeaderMap, left: bool, stream: &mut impl Stream) {
+    for name in answer::of_the_body(head, left) {
+        stream.set_header(Side::Answer, name, None);
     }
 }

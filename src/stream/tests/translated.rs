@@ -429,3 +429,41 @@ fn what_is_kept_of_an_answer_is_its_keys_memory() {
         ask(&mut envoy, &chat(true)).is_at("acc_1");
     }
 }
+
+/// What a platform says of its own bytes does not hold for those that the caller gets, whatever becomes of the answer.
+#[test]
+fn what_holds_for_the_platforms_bytes_alone_is_not_told() {
+    let of_the_bytes = [
+        ("accept-ranges", "bytes"),
+        ("content-digest", "sha-256=:x:"),
+        ("content-encoding", "gzip"),
+        ("content-length", "9"),
+        ("content-md5", "x"),
+        ("content-range", "bytes 0-8/9"),
+        ("digest", "sha-256=x"),
+        ("etag", "\"x\""),
+        ("repr-digest", "sha-256=:x:"),
+    ];
+    let headers = [of_the_bytes.as_slice(), &EVENTS, &[("x-request-id", "r")]].concat();
+    let failed = event(
+        &json!({"type": "response.failed", "response": {"id": "resp_1", "status": "failed", "error": {"code": "server_error", "message": "x"}}}),
+    );
+    let half = answer().replace("response.completed", "response.odd");
+    let broken = half.clone() + &failed;
+    for (status, stream, body) in [
+        (200, false, answer()),
+        (200, true, answer()),
+        (200, false, broken),
+        (200, false, half),
+        (400, false, "{}".to_owned()),
+    ] {
+        let mut envoy = envoy(&["acc_1"]);
+        let mut call = ask(&mut envoy, &chat(stream));
+        call.platform(status, &headers, body.as_bytes());
+        let got = call.answer();
+        for (name, _) in of_the_bytes {
+            assert_eq!(first(&got.headers, name), None, "{name} of {status} {body}");
+        }
+        assert!(first(&got.headers, "x-request-id").is_some(), "{body}");
+    }
+}
