@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 pub use self::{
     admission::Asked,
-    refusal::{AllOut, Refusal, Reply, Unwrappable},
+    refusal::{AllOut, Refusal, Reply, Sought, Unwrappable, Wished},
     request::Request,
 };
 use self::{
@@ -43,7 +43,7 @@ use crate::{
         record::{self, Record},
         session, stripped,
     },
-    snapshot::{Account, Door, EndpointId, Own, View, path::Place},
+    snapshot::{Account, Door, EndpointId, Member, Own, View, path::Place},
 };
 
 /// The header by which the route finds the account's cluster.
@@ -396,7 +396,10 @@ fn check_rights(
     let allowed = subject.allowed.filter(|_| !door.modelless);
     if let Some(allowed) = allowed {
         if !allowed.contain(subject.asked.map(HeaderText::as_str)) {
-            return Err(Refusal::ModelNotAllowed(subject.asked.cloned()));
+            return Err(match subject.asked {
+                Some(model) => Refusal::ModelNotAllowed(Some(model.clone())),
+                None => Refusal::NoModel(None),
+            });
         }
         if !allowed.is_all() && !request.names_one_model() {
             return Err(Refusal::ModelNotAllowed(None));
@@ -445,6 +448,7 @@ fn judge_pick(
     may_wait: bool,
 ) -> Result<Result<Picked, Awaited>, Refusal> {
     let (pool, has_home) = (subject.pool, need.home.is_some());
+    let wished = || Wished::of(subject.wish, subject.platform);
     Err(match pick {
         Pick::Account {
             account,
@@ -465,11 +469,8 @@ fn judge_pick(
         Pick::AllOut(out) => Refusal::AllOut(all_out(pool, out, need.now)),
         Pick::None => nobody(view, pool, subject.untranslated),
         Pick::NoSuchAccount if has_home => Refusal::HomeGone(pool.clone()),
-        Pick::NoSuchAccount => Refusal::ChoiceNotAllowed,
-        Pick::NoModel => Refusal::ModelNotServed {
-            model: subject.asked.cloned(),
-            pool: pool.clone(),
-        },
+        Pick::NoSuchAccount => not_there(view, pool, wished()),
+        Pick::NoModel => not_served(view, pool, subject.asked, wished()),
         Pick::Unmet(requirements) => Refusal::Unmet {
             pool: pool.clone(),
             requirements,
@@ -533,16 +534,17 @@ fn carried_of(
 /// the snapshot, and could have served it. `untranslated`: by those alone who speak the dialect of the path.
 fn nobody(view: &View, pool: &Id, untranslated: bool) -> Refusal {
     let members = view.pool(pool).map_or(&[][..], |pool| &pool.members);
-    let accounts = members
-        .iter()
-        .map(|member| view.account(member.account.as_str()));
-    let Some(accounts) = accounts.collect::<Option<Vec<_>>>() else {
-        return Refusal::NoAccount;
+    let no_account = || Refusal::NoAccount {
+        pool: pool.clone(),
+        sought: Sought::Path,
     };
+    if has_idle(view, pool) {
+        return no_account();
+    }
     let platforms = || {
-        accounts
-            .iter()
-            .filter_map(|account| view.platform(&account.platform))
+        let accounts = members.iter();
+        let accounts = accounts.filter_map(|member| view.account(member.account.as_str()));
+        accounts.filter_map(|account| view.platform(&account.platform))
     };
     let serves = |door: &&Door| {
         let mut found = platforms().filter_map(|one| one.endpoint(one.endpoint_for(door)?));
@@ -557,11 +559,54 @@ fn nobody(view: &View, pool: &Id, untranslated: bool) -> Refusal {
         .collect();
     served.dedup();
     if served.is_empty() {
-        return Refusal::NoAccount;
+        return no_account();
     }
     Refusal::NeverServed {
         pool: pool.clone(),
         served,
+    }
+}
+
+/// Tells a pool with an account that is not in use now: it is not in the snapshot, or its platform is not.
+fn has_idle(view: &View, pool: &Id) -> bool {
+    let platform = |member: &Member| {
+        let account = view.account(member.account.as_str())?;
+        view.platform(&account.platform)
+    };
+    let mut members = view.pool(pool).map_or(&[][..], |pool| &pool.members).iter();
+    members.any(|member| platform(member).is_none())
+}
+
+/// The refusal of a request for a model that no account in use serves. What an account that is not in use has, nobody
+/// knows here.
+fn not_served(view: &View, pool: &Id, model: Option<&HeaderText>, of: Option<Wished>) -> Refusal {
+    let pool = || pool.clone();
+    match model {
+        None => Refusal::NoModel(Some(pool())),
+        Some(model) if of.is_none() && has_idle(view, &pool()) => Refusal::NoAccount {
+            pool: pool(),
+            sought: Sought::Model(model.clone()),
+        },
+        Some(model) => Refusal::ModelNotServed {
+            model: model.clone(),
+            pool: pool(),
+            of,
+        },
+    }
+}
+
+/// The refusal of a request whose caller may choose its account, and `wished` for one that no account in use is.
+fn not_there(view: &View, pool: &Id, wished: Option<Wished>) -> Refusal {
+    let Some(wished) = wished else {
+        return Refusal::ChoiceNotAllowed;
+    };
+    let pool = pool.clone();
+    match has_idle(view, &pool) {
+        true => Refusal::NoAccount {
+            pool,
+            sought: Sought::Wished(wished),
+        },
+        false => Refusal::NotInPool { pool, wished },
     }
 }
 

@@ -35,6 +35,9 @@ pub const RETRY_HEADER: &str = "x-should-retry";
 /// The most accounts or paths that a message names.
 const MAX_NAMED: usize = 8;
 
+/// The most of the name of a chosen account that a message repeats, in characters: as long as names are.
+const MAX_WISHED_CHARS: usize = 64;
+
 /// The longest wait after which a client's own repeat makes sense, in seconds: the SDKs wait no
 /// longer than a minute.
 pub const LONGEST_REPEAT_SECONDS: u32 = 60;
@@ -72,8 +75,13 @@ pub enum Refusal {
     Body(Fault),
     /// The client key names a pool that the snapshot does not hold.
     NoPool,
-    /// No account of the pool speaks this path, but one that is not in use now may.
-    NoAccount,
+    /// No account of the pool that is in use now has what is asked for, but one that is not may.
+    NoAccount {
+        /// The pool.
+        pool: Id,
+        /// What is asked for.
+        sought: Sought,
+    },
     /// No account of the pool ever serves this path.
     NeverServed {
         /// The pool.
@@ -81,15 +89,19 @@ pub enum Refusal {
         /// The methods and paths that its accounts serve.
         served: Vec<String>,
     },
-    /// The client key may not ask for this model, or its request does not say one that could be
-    /// read; or says two.
+    /// The client key may not ask for this model, or its request says two.
     ModelNotAllowed(Option<HeaderText>),
+    /// The accounts of this pool, or else the client key, serve certain models only, and the request says none that could
+    /// be read.
+    NoModel(Option<Id>),
     /// No account of the pool that speaks this path serves the model.
     ModelNotServed {
-        /// The model, if it could be read.
-        model: Option<HeaderText>,
+        /// The model.
+        model: HeaderText,
         /// The pool.
         pool: Id,
+        /// The account or the platform that was chosen, if one was.
+        of: Option<Wished>,
     },
     /// The accounts that would serve the request ask of it what it does not have.
     Unmet {
@@ -100,6 +112,13 @@ pub enum Refusal {
     },
     /// The client key may not choose that account or pool, or there is none such.
     ChoiceNotAllowed,
+    /// The client key may choose its account, and its pool has none such for this path.
+    NotInPool {
+        /// The pool.
+        pool: Id,
+        /// What was chosen.
+        wished: Wished,
+    },
     /// No account of the pool that speaks this path may be used now.
     AllOut(AllOut),
     /// The one account that has what the request goes on from may not be used now.
@@ -162,6 +181,21 @@ pub enum Refusal {
     Unreachable,
 }
 
+/// What a request asks for of the accounts of its pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sought {
+    /// What is at its path.
+    Path,
+    /// This model.
+    Model(HeaderText),
+    /// What its caller chose.
+    Wished(Wished),
+}
+
+/// The account that a caller chose, or the platform of it, as the caller wrote it: no more than is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wished(String);
+
 /// Tells why a body cannot be put into an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unwrappable {
@@ -215,6 +249,21 @@ pub struct Reply {
     pub body: String,
 }
 
+// === impl Wished ===
+
+impl Wished {
+    /// The choice of an account or else of a platform; none where neither was chosen.
+    pub(super) fn of(account: Option<&str>, platform: Option<&str>) -> Option<Self> {
+        let (kind, name) = match (account, platform) {
+            (Some(name), _) => ("account", name),
+            (None, Some(name)) => ("account of the platform", name),
+            (None, None) => return None,
+        };
+        let name: String = name.chars().take(MAX_WISHED_CHARS).collect();
+        Some(Self(format!("{kind} \"{name}\"")))
+    }
+}
+
 // === impl Refusal ===
 
 impl Refusal {
@@ -233,6 +282,7 @@ impl Refusal {
             | Self::Unmet { .. }
             | Self::HomesApart
             | Self::TooManyThings
+            | Self::NoModel(_)
             | Self::Unwrappable(_)
             | Self::Body(_) => 400,
             Self::NoKey | Self::UnknownKey | Self::KeyExpired(_) => 401,
@@ -240,6 +290,7 @@ impl Refusal {
             Self::NoRoom(NoRoom::TooLarge { .. }) => 413,
             Self::ModelNotAllowed(_)
             | Self::ChoiceNotAllowed
+            | Self::NotInPool { .. }
             | Self::ListOfAccount
             | Self::Uncounted => 403,
             Self::UnknownPath(_)
@@ -258,7 +309,7 @@ impl Refusal {
             Self::Silent => 504,
             Self::AllOut(all) | Self::HomeOut(all) if all.retry_after.is_some() => 429,
             Self::NoPool
-            | Self::NoAccount
+            | Self::NoAccount { .. }
             | Self::CredentialRefused
             | Self::AllOut(_)
             | Self::HomeOut(_)
@@ -287,12 +338,15 @@ impl Refusal {
             Self::Body(Fault::TooLarge) => "latchkey_body_too_large",
             Self::Body(_) => "latchkey_broken_body",
             Self::NoPool => "latchkey_no_pool",
-            Self::NoAccount | Self::CredentialRefused => "latchkey_no_account",
+            Self::NoAccount { .. } | Self::CredentialRefused => "latchkey_no_account",
+            // Nobody but a person brings one back.
+            Self::AllOut(all) if all.is_over() => "latchkey_no_account",
             Self::NeverServed { .. } => "latchkey_path_not_in_pool",
             Self::ModelNotAllowed(_) => "latchkey_model_not_allowed",
+            Self::NoModel(_) => "latchkey_no_model",
             Self::ModelNotServed { .. } => "latchkey_model_not_served",
             Self::Unmet { .. } => "latchkey_requirement_not_met",
-            Self::ChoiceNotAllowed => "latchkey_choice_not_allowed",
+            Self::ChoiceNotAllowed | Self::NotInPool { .. } => "latchkey_choice_not_allowed",
             Self::AllOut(_) => "latchkey_all_out",
             Self::HomeOut(_) => "latchkey_home_out",
             Self::HomeGone(_) => "latchkey_home_gone",

@@ -6,8 +6,10 @@ use super::*;
 use crate::{
     dialect::Dialect,
     header::{HeaderMap, INTERNAL_PREFIXES},
+    health::Witness,
     request::{ACCOUNT_HEADER, KEY_HEADERS, POOL_HEADER, PROXY_KEY_HEADER, peek::Peek},
     snapshot::{Models, Policy, Record, Requirement, fixture},
+    verdict::{Reason, Scope, Verdict},
 };
 
 const KEY: &str = "lk_0123456789";
@@ -198,8 +200,8 @@ fn each_refusal_has_its_status_and_code() {
         ),
         (
             vec![key, (":path", "/v1/messages")],
-            404,
-            "latchkey_model_not_served",
+            400,
+            "latchkey_no_model",
         ),
         (
             vec![key, (":method", "GET")],
@@ -394,7 +396,7 @@ fn nobody_waits_for_an_account_that_has_ended() {
     };
     assert_eq!(
         (reply.status, reply.code().unwrap().as_str()),
-        (503, "latchkey_all_out")
+        (503, "latchkey_no_account")
     );
     for named in ["acc_1 (ended)", "acc_2 (ended)"] {
         assert!(reply.body.contains(named), "{}", reply.body);
@@ -519,12 +521,12 @@ fn the_model_in_the_path_is_the_one_that_is_asked_for() {
 fn a_model_in_the_body_gets_into_the_path_of_a_platform_that_wants_it_there() {
     let sent = |body| model_sent("lk_all", "/v1/chat/completions", body);
     assert_eq!(sent(r#"{"model":"gpt-5.6"}"#).as_deref(), Ok("gpt-5.6"));
-    for bad in [r#"{}"#, r#"{"model":"../../admin"}"#, r#"{"model":".."}"#] {
-        assert_eq!(
-            sent(bad),
-            Err("latchkey_model_not_served".to_owned()),
-            "{bad}"
-        );
+    for (bad, code) in [
+        (r#"{}"#, "latchkey_no_model"),
+        (r#"{"model":"../../admin"}"#, "latchkey_model_not_served"),
+        (r#"{"model":".."}"#, "latchkey_model_not_served"),
+    ] {
+        assert_eq!(sent(bad), Err(code.to_owned()), "{bad}");
     }
 }
 
@@ -589,14 +591,16 @@ fn mixed() -> Vec<Record> {
 /// The account that serves a request, or the code and message of our refusal.
 fn outcome(headers: &[(&str, &str)], body: &str) -> Result<String, (u16, String, String)> {
     let view = View::of(&mixed());
+    outcome_of(headers, body, &knowing(Some(&view)))
+}
+
+fn outcome_of(
+    headers: &[(&str, &str)],
+    body: &str,
+    knowledge: &Knowledge<'_>,
+) -> Result<String, (u16, String, String)> {
     let mut gate = Gate::default();
-    match run(
-        &mut gate,
-        &request(headers),
-        None,
-        body,
-        &knowing(Some(&view)),
-    ) {
+    match run(&mut gate, &request(headers), None, body, knowledge) {
         Decision::Forward(forward) => Ok(forward.account.id.to_string()),
         Decision::Reply(reply) => {
             let body: serde_json::Value = serde_json::from_str(&reply.body).unwrap();
@@ -699,15 +703,26 @@ fn a_keys_models_hold_against_every_trick() {
         r#"{"model":"gpt-5","input":[]}"#,
         r#"{"model":"gpt-5.6","input":[],"model":"gpt-6"}"#,
         r#"{"model":"gpt-5.6","mod\u0065l":"gpt-6"}"#,
-        r#"{"input":[]}"#,
-        r#"["gpt-5.6"]"#,
-        "",
     ] {
         let (status, code, _) = outcome(&[key], bad).unwrap_err();
         assert_eq!(
             (status, code.as_str()),
             (403, "latchkey_model_not_allowed"),
             "{bad}"
+        );
+    }
+    for none in [
+        r#"{"input":[]}"#,
+        r#"{"model":5}"#,
+        r#"["gpt-5.6"]"#,
+        "gpt-5.6",
+        "",
+    ] {
+        let (status, code, _) = outcome(&[key], none).unwrap_err();
+        assert_eq!(
+            (status, code.as_str()),
+            (400, "latchkey_no_model"),
+            "{none}"
         );
     }
 }
@@ -774,6 +789,156 @@ fn a_wish_is_granted_to_whom_it_may_be() {
         outcome(&[("x-api-key", KEY), (POOL_HEADER, "default")], body).is_ok(),
         "its own"
     );
+}
+
+/// Who may choose is told what is the matter with the choice; who may not, nothing about any account.
+#[test]
+fn a_choice_that_cannot_be_served_is_told_as_it_is() {
+    let (free, bound) = (("x-api-key", "lk_free"), ("x-api-key", KEY));
+    let wish = |name| (ACCOUNT_HEADER, name);
+    let body = r#"{"model":"gpt-6","stream":true,"store":false}"#;
+    let api = fixture::account("acc_api", "openai");
+    let name = api.name.as_str();
+    for named in ["acc_api", name] {
+        let (status, code, message) = outcome(&[free, wish(named)], body).unwrap_err();
+        assert_eq!(
+            (status, code.as_str()),
+            (404, "latchkey_model_not_served"),
+            "{named}"
+        );
+        let expected = format!(
+            "The account \"{named}\" in the gateway's pool default does not serve the model gpt-6"
+        );
+        assert!(message.starts_with(&expected), "{message}");
+    }
+    let (status, code, message) = outcome(&[free, wish("bob")], body).unwrap_err();
+    assert_eq!(
+        (status, code.as_str()),
+        (403, "latchkey_choice_not_allowed")
+    );
+    assert!(message.contains("has no account \"bob\""), "{message}");
+    let long = "b".repeat(9_000);
+    let (_, _, message) = outcome(&[free, wish(&long)], body).unwrap_err();
+    assert!(message.len() < 300, "{message}");
+
+    // One of the pool's is out of use: it may be that one, whose name is not known here.
+    let mut records = mixed();
+    records.retain(|record| !matches!(record, Record::Account(one) if one.id.as_str() == "acc_2"));
+    let view = View::of(&records);
+    let outcome = |headers: &[_]| outcome_of(headers, body, &knowing(Some(&view)));
+    for named in ["bob", "acc_2"] {
+        let (status, code, message) = outcome(&[free, wish(named)]).unwrap_err();
+        assert_eq!(
+            (status, code.as_str()),
+            (503, "latchkey_no_account"),
+            "{named}"
+        );
+        let expected = format!("no usable account \"{named}\" for this path: it is out of use");
+        assert!(message.contains(&expected), "{message}");
+    }
+    let refused = ["bob", "acc_1", "acc_2", "acc_9"].map(|name| outcome(&[bound, wish(name)]));
+    for (status, code, message) in refused.iter().map(|one| one.as_ref().unwrap_err()) {
+        assert_eq!(
+            (*status, code.as_str()),
+            (403, "latchkey_choice_not_allowed")
+        );
+        let (_, _, first) = refused[0].as_ref().unwrap_err();
+        assert_eq!(message, first, "the same whoever it is");
+    }
+}
+
+/// What an account that is out of use serves, the snapshot does not say.
+#[test]
+fn a_model_that_an_account_out_of_use_may_serve_is_not_unserved() {
+    let mut records = mixed();
+    for record in &mut records {
+        if let Record::Account(account) = record {
+            account.models = serde_json::from_str(r#"["gpt-5*"]"#).unwrap();
+        }
+    }
+    let body = r#"{"model":"o3","stream":true,"store":false}"#;
+    let of = |records: &[Record], body| {
+        let view = View::of(records);
+        let headers = [("x-api-key", KEY)];
+        let (status, code, message) =
+            outcome_of(&headers, body, &knowing(Some(&view))).unwrap_err();
+        (status, code, message)
+    };
+    assert_eq!(of(&records, body).0, 404);
+    // Its platform is not there: it was added since the refresher started.
+    let no_platform: Vec<Record> = records
+        .iter()
+        .filter(|record| !matches!(record, Record::Platform(one) if one.id.as_str() == "openai"))
+        .cloned()
+        .collect();
+    records.retain(|record| !matches!(record, Record::Account(one) if one.id.as_str() == "acc_2"));
+    for records in [&records, &no_platform] {
+        let (status, code, message) = of(records, body);
+        assert_eq!(
+            (status, code.as_str()),
+            (503, "latchkey_no_account"),
+            "{message}"
+        );
+        assert!(message.contains("serves the model o3"), "{message}");
+        assert!(message.contains("pool default"), "{message}");
+        // Whoever names none is told that.
+        assert_eq!(of(records, r#"{"stream":true}"#).0, 400);
+    }
+}
+
+/// Nothing but a person brings it back, and no caller's client is to wait for that.
+#[test]
+fn accounts_that_their_platforms_refuse_are_not_at_a_limit() {
+    let view = View::of(&records());
+    let (key, now) = (Striker::of(&Id::try_from("key_1").unwrap()), 1_000);
+    let mut board = Board::new();
+    let account = |id: &str| view.account(id).unwrap();
+    let post = |board: &mut Board, id: &str, verdict: &Verdict| {
+        let witness = Witness { key, alone: true };
+        board.learn(account(id), witness, None, verdict, now);
+    };
+    let dead = Verdict::Dead {
+        reason: Reason::known("invalid_api_key"),
+    };
+    let limited = Verdict::CoolingDown {
+        scope: Scope::Account,
+        until: now + 90_000,
+        guessed: false,
+        reason: Reason::rate_limited(),
+    };
+    let ask = |board: &Board| {
+        let knowledge = Knowledge {
+            board,
+            now,
+            ..knowing(Some(&view))
+        };
+        let headers = request(&[("x-api-key", KEY)]);
+        let body = r#"{"model":"gpt-6"}"#;
+        match run(&mut Gate::default(), &headers, None, body, &knowledge) {
+            Decision::Reply(reply) => reply,
+            other => panic!("{other:?}"),
+        }
+    };
+    post(&mut board, "acc_1", &dead);
+    let mut half = board.clone();
+    post(&mut half, "acc_2", &limited);
+    let reply = ask(&half);
+    assert_eq!(
+        (reply.status, reply.code().unwrap().as_str()),
+        (429, "latchkey_all_out"),
+        "one of them comes back"
+    );
+    assert!(reply.body.contains("in 2 minutes"), "{}", reply.body);
+    post(&mut board, "acc_2", &dead);
+    let reply = ask(&board);
+    assert_eq!(
+        (reply.status, reply.code().unwrap().as_str()),
+        (503, "latchkey_no_account")
+    );
+    assert!(reply.body.contains("invalid_api_key"), "{}", reply.body);
+    let headers: HashMap<_, _> = reply.headers.into_iter().collect();
+    assert_eq!(headers["x-should-retry"], "false");
+    assert!(!headers.contains_key("retry-after"));
 }
 
 #[test]
@@ -989,11 +1154,11 @@ fn an_account_that_goes_disturbs_its_own_sessions_alone() {
     let before = all(&NOBODY, 0);
     let mut board = Board::new();
     let gone = fixture::account("acc_3", "codex");
-    let limited = crate::verdict::Verdict::CoolingDown {
-        scope: crate::verdict::Scope::Account,
+    let limited = Verdict::CoolingDown {
+        scope: Scope::Account,
         until: 1_000,
         guessed: false,
-        reason: crate::verdict::Reason::rate_limited(),
+        reason: Reason::rate_limited(),
     };
     board.post(&gone, &limited, 0);
     let during = all(&board, 999);

@@ -158,6 +158,8 @@ pub struct Why<'a> {
     pub awaits_credential: bool,
     /// The platform said when it ends.
     pub is_told: bool,
+    /// The account is of no use until somebody sees to it.
+    pub is_dead: bool,
 }
 
 // === impl Board ===
@@ -511,6 +513,7 @@ impl<'a> From<&'a Entry> for Why<'a> {
             back_at: entry.back_at(),
             awaits_credential: entry.awaits_credential(),
             is_told: !entry.guessed,
+            is_dead: entry.dead,
         }
     }
 }
@@ -522,6 +525,7 @@ impl<'a> From<&'a Suspicion> for Why<'a> {
             back_at: suspicion.back_at(),
             awaits_credential: suspicion.awaits_credential(),
             is_told: false,
+            is_dead: suspicion.kind == Kind::Dead,
         }
     }
 }

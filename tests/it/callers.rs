@@ -670,10 +670,14 @@ fn a_refused_key_is_not_tried_again() {
     run(async {
         let stack = Stack::start("callers-refused").await;
         let authority = stack.sim.authority();
+        let may_choose = json!({"may_choose": {"account": true}});
         let revision = stack.refresher.publish([
             records::account(REFUSED, "anthropic", authority, "sk-refused", json!({})),
             records::pool("refused", "sticky", &[REFUSED]),
             records::key("key_refused", &client_key("refused"), "refused"),
+            records::pool("mixed", "sticky", &[REFUSED, OPENAI]),
+            records::key("key_mixed", &client_key("mixed"), "mixed"),
+            records::key_with("key_chooses", &client_key("chooses"), "mixed", may_choose),
         ]);
         stack
             .have_clusters(&[CODEX, OPENAI, ANTHROPIC, REFUSED])
@@ -686,13 +690,44 @@ fn a_refused_key_is_not_tried_again() {
             (503, Some("latchkey_no_account")),
             "{answer:?}"
         );
+        let no_account = |answer: &Answer| {
+            let found = (answer.status, answer.own_code());
+            assert_eq!(found, (503, Some("latchkey_no_account")), "{answer:?}");
+            assert_eq!(answer.headers["x-should-retry"], "false");
+            assert!(!answer.headers.contains_key("retry-after"));
+        };
         let answer = caller.post("/v1/messages", &messages_body(false)).await;
-        assert_eq!(answer.own_code(), Some("latchkey_all_out"), "{answer:?}");
+        no_account(&answer);
         assert!(
             answer.body.contains("acc_refused (invalid_api_key)"),
             "{answer:?}"
         );
         stack.sim.seen_once("/v1/messages").await;
+
+        // Once it is dead the snapshot has it no more, and what it served nobody serves.
+        let revision = stack
+            .refresher
+            .publish([records::removed("account", REFUSED)]);
+        stack.reaches(revision).await;
+        for name in ["refused", "mixed"] {
+            let caller = stack.caller(name);
+            no_account(&caller.post("/v1/messages", &messages_body(false)).await);
+        }
+        let chooses = stack.caller("chooses");
+        let wish = async |name: &str| {
+            let header = [("x-latchkey-account", name)];
+            let body = messages_body(false).to_string();
+            chooses.send("POST", "/v1/messages", &header, &body).await
+        };
+        no_account(&wish(REFUSED).await);
+        let answer = wish(OPENAI).await;
+        let found = (answer.status, answer.own_code());
+        assert_eq!(
+            found,
+            (404, Some("latchkey_model_not_served")),
+            "{answer:?}"
+        );
+        assert!(answer.body.contains(OPENAI), "{answer:?}");
     });
 }
 

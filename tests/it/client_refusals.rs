@@ -136,7 +136,7 @@ impl Refusing {
                 mebibytes: 10,
                 ..case("large", "all", "larger than")
             },
-            case("empty", "empty", "No usable account in this key"),
+            case("empty", "empty", "No usable account in the gateway"),
             Case {
                 retries: 0,
                 repeats: true,

@@ -666,7 +666,7 @@ fn an_account_is_used_until_its_end() {
         .await;
         assert_eq!(
             (answer.status, answer.own_code()),
-            (503, Some("latchkey_all_out"))
+            (503, Some("latchkey_no_account"))
         );
         for name in ["one", "two"] {
             let account = stack.refresher.account(name).await;

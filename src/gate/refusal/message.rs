@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 use super::{
-    MeantBase, Refusal,
+    MeantBase, Refusal, Wished,
     words::{
-        another_model, broken_body, mebibytes, named, named_headers, never_served, unwrappable,
+        another_model, broken_body, mebibytes, named, named_headers, never_served, no_account,
+        unwrappable,
     },
 };
 use crate::{budget::NoRoom, request::things::MAX_THINGS, snapshot::Requirement};
@@ -81,11 +82,9 @@ impl Refusal {
             Self::NoPool => {
                 "The pool of this client key no longer exists. Ask the gateway's operator to give the key another one."
             }
-            Self::NoAccount => {
-                "No usable account in this key's pool serves this path. The gateway's operator can see why."
-            }
+            Self::NoAccount { pool, sought } => return Cow::Owned(no_account(pool, sought)),
             Self::CredentialRefused => {
-                "The platform refuses the account that the gateway chose, and no other account could serve this request. Your client key is good. The gateway's operator can see why."
+                "The platform refuses the account that the gateway chose, and no other account could serve this request. Your client key is good. The gateway's operator can see why: refresher doctor."
             }
             Self::NeverServed { pool, served } => {
                 return Cow::Owned(never_served(pool, served));
@@ -99,14 +98,23 @@ impl Refusal {
                     None => "This client key may use certain models only, and the request does not name exactly one model. GET /v1/models lists the models that it may use.".to_owned(),
                 });
             }
-            Self::ModelNotServed { model, pool } => {
-                return Cow::Owned(match model {
-                    Some(model) => format!(
-                        "No account in the gateway's pool {pool} serves the model {} on this path. GET /v1/models lists the models that the pool serves.",
-                        model.as_str()
+            Self::NoModel(pool) => {
+                let who = match pool {
+                    Some(pool) => format!("The accounts in the gateway's pool {pool} serve"),
+                    None => "This client key may use".to_owned(),
+                };
+                return Cow::Owned(format!(
+                    "{who} certain models only, and the request names no model that the gateway could read. Name one in a body of JSON. GET /v1/models lists them."
+                ));
+            }
+            Self::ModelNotServed { model, pool, of } => {
+                let model = model.as_str();
+                return Cow::Owned(match of {
+                    Some(Wished(of)) => format!(
+                        "The {of} in the gateway's pool {pool} does not serve the model {model} on this path. Choose another one, or none."
                     ),
                     None => format!(
-                        "The accounts in the gateway's pool {pool} serve certain models only, and the request names no model that the gateway could read."
+                        "No account in the gateway's pool {pool} serves the model {model} on this path. GET /v1/models lists the models that the pool serves."
                     ),
                 });
             }
@@ -121,6 +129,14 @@ impl Refusal {
             }
             Self::ChoiceNotAllowed => {
                 "This client key may not choose that account, platform or pool, or its pool has no such account for this path. The gateway's operator can allow the choice."
+            }
+            Self::NotInPool {
+                pool,
+                wished: Wished(wished),
+            } => {
+                return Cow::Owned(format!(
+                    "The gateway's pool {pool} has no {wished} for this path. Choose another one, or none."
+                ));
             }
             Self::AllOut(all) => return Cow::Owned(all.message()),
             Self::HomeOut(all) => {

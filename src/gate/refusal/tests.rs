@@ -45,7 +45,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 42;
+const KINDS: usize = 44;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -63,7 +63,7 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::UnknownCoding => 9,
         Refusal::Body(_) => 10,
         Refusal::NoPool => 11,
-        Refusal::NoAccount => 12,
+        Refusal::NoAccount { .. } => 12,
         Refusal::NeverServed { .. } => 13,
         Refusal::ModelNotAllowed(_) => 14,
         Refusal::ModelNotServed { .. } => 15,
@@ -93,6 +93,8 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::Unchangeable { .. } => 39,
         Refusal::CredentialRefused => 40,
         Refusal::Unwrappable(_) => 41,
+        Refusal::NoModel(_) => 42,
+        Refusal::NotInPool { .. } => 43,
     }
 }
 
@@ -103,10 +105,21 @@ fn samples() -> Vec<Refusal> {
         pool: pool(),
         requirements: requirements.to_vec(),
     };
-    let not_served = |model| ModelNotServed {
-        model,
+    let wished = |account, platform| Wished::of(account, platform).unwrap();
+    let not_served = |of| ModelNotServed {
+        model: text("gpt-5"),
         pool: pool(),
+        of,
     };
+    let no_account = |sought| NoAccount {
+        pool: pool(),
+        sought,
+    };
+    let mut ended = all_out(2, None);
+    for out in &mut ended.out {
+        out.back = Back::Never;
+        out.reason = Reason::known("invalid_api_key");
+    }
     let never_served = |paths: usize| NeverServed {
         pool: pool(),
         served: (0..paths).map(|n| format!("POST /v1/{n}")).collect(),
@@ -139,13 +152,15 @@ fn samples() -> Vec<Refusal> {
         Body(Fault::Window),
         Body(Fault::TooLarge),
         NoPool,
-        NoAccount,
+        no_account(Sought::Path),
+        no_account(Sought::Model(text("gpt-5"))),
+        no_account(Sought::Wished(wished(Some("bob"), None))),
         never_served(2),
         never_served(9),
         ModelNotAllowed(Some(text("gpt-5"))),
         ModelNotAllowed(None),
-        not_served(Some(text("gpt-5"))),
         not_served(None),
+        not_served(Some(wished(Some("bob"), None))),
         unmet(&[Requirement::Stream]),
         unmet(&[Requirement::Stream, Requirement::StoreFalse]),
         unmet(&[Requirement::Foreground]),
@@ -153,6 +168,7 @@ fn samples() -> Vec<Refusal> {
         AllOut(all_out(1, Some(9))),
         AllOut(all_out(10, Some(9))),
         AllOut(all_out(2, None)),
+        AllOut(ended),
         NotReady,
         NoCredential,
         Redirected,
@@ -204,6 +220,16 @@ fn samples() -> Vec<Refusal> {
         Unwrappable(super::Unwrappable::TooLarge),
         Unwrappable(super::Unwrappable::NoObject),
         Unwrappable(super::Unwrappable::NoModel),
+        NoModel(Some(pool())),
+        NoModel(None),
+        NotInPool {
+            pool: pool(),
+            wished: wished(Some(&"b".repeat(65)), None),
+        },
+        NotInPool {
+            pool: pool(),
+            wished: wished(None, Some("openai")),
+        },
     ]
 }
 
@@ -389,7 +415,11 @@ fn a_client_is_told_to_repeat_only_what_a_repeat_can_help() {
         Some(1_790_035_200_000)
     )));
     assert!(repeats(&Refusal::AllOut(all_out(1, Some(9)))));
-    assert!(!repeats(&Refusal::NoAccount), "somebody has to add one");
+    let no_account = Refusal::NoAccount {
+        pool: pool(),
+        sought: Sought::Path,
+    };
+    assert!(!repeats(&no_account), "somebody has to add one");
     let mut ended = all_out(2, None);
     ended.out[0].back = Back::Never;
     assert!(repeats(&Refusal::AllOut(ended.clone())));

@@ -1,9 +1,14 @@
 //! The sentences that are made of what was found: names, numbers, times.
 
-use super::{AllOut, AtLimit, Back, LONGEST_REPEAT_SECONDS, MAX_NAMED, Unwrappable};
+use super::{
+    AllOut, AtLimit, Back, LONGEST_REPEAT_SECONDS, MAX_NAMED, Sought, Unwrappable, Wished,
+};
 use crate::{
     decode::Fault, header::HeaderText, id::Id, label::ModelName, limit::Reached, verdict::time,
 };
+
+/// What only a person can mend.
+const SEE_WHY: &str = "The gateway's operator can see why: refresher doctor.";
 
 pub(super) fn mebibytes(bytes: u64) -> u64 {
     bytes >> 20
@@ -49,6 +54,23 @@ pub(super) fn never_served(pool: &Id, served: &[String]) -> String {
         "No account in the gateway's pool {pool} serves this path. The pool serves: {}{more}.",
         first.join(", ")
     )
+}
+
+/// The sentences about a pool of which no account that is in use has what is asked for.
+pub(super) fn no_account(pool: &Id, sought: &Sought) -> String {
+    let what = match sought {
+        Sought::Path => {
+            format!("No usable account in the gateway's pool {pool} serves this path.")
+        }
+        Sought::Model(model) => format!(
+            "No usable account in the gateway's pool {pool} serves the model {} on this path, and some of its accounts are out of use. GET /v1/models lists the models that it serves now.",
+            model.as_str()
+        ),
+        Sought::Wished(Wished(wished)) => format!(
+            "The gateway's pool {pool} has no usable {wished} for this path: it is out of use, or not in the pool."
+        ),
+    };
+    format!("{what} {SEE_WHY}")
 }
 
 /// The sentence about a body that goes into no object of the platform's. The bounds are those of `MAX_WRAPPED_BYTES` and of
@@ -132,12 +154,12 @@ impl AllOut {
     }
 
     pub(super) fn message(&self) -> String {
-        format!(
-            "No account in the gateway's pool {} can be used now: {}.{}",
-            self.pool,
-            self.names(),
-            self.back()
-        )
+        let (pool, names) = (&self.pool, self.names());
+        let end = match self.is_over() {
+            true => format!(" {SEE_WHY}"),
+            false => self.back(),
+        };
+        format!("No account in the gateway's pool {pool} can be used now: {names}.{end}")
     }
 
     /// Says when the first is back, where a client is not to wait for it by itself.

@@ -66,7 +66,7 @@ pub enum Back {
     At(u64),
     /// With its next credential, which may be under way.
     WithCredential,
-    /// Not by itself: it is past the end that its operator set.
+    /// Not by itself: it is past the end that its operator set, or its platform refuses it.
     Never,
 }
 
@@ -229,9 +229,10 @@ impl Candidate {
             // Whatever else is the matter with it: nothing of that brings it back.
             _ if self.account.has_expired(need.now) => (Reason::known("ended"), Back::Never),
             Standing::Out(why) => {
-                let back = match why.awaits_credential {
-                    true => Back::WithCredential,
-                    false => Back::At(why.back_at),
+                let back = match (why.is_dead, why.awaits_credential) {
+                    (true, _) => Back::Never,
+                    (false, true) => Back::WithCredential,
+                    (false, false) => Back::At(why.back_at),
                 };
                 (why.reason.clone(), back)
             }

@@ -464,11 +464,25 @@ fn a_request_waits_for_a_token_that_is_being_refreshed() {
 /// Nothing renews a key that the platform refuses, and there is no other account.
 #[test]
 fn a_caller_is_not_told_that_an_accounts_key_is_wrong() {
-    let mut envoy = Envoy::with_accounts(&[fixture::account("acc_1", "codex")]);
-    let mut call = envoy.ask();
-    let words = br#"{"error":{"code":"invalid_api_key","message":"Incorrect API key provided."}}"#;
-    call.platform(401, &[], words);
-    call.is_refused(503, "latchkey_no_account");
+    let rule = r#"{"status":[401],"verdict":"dead","reason":"invalid_api_key"}"#;
+    for rules in [vec![], vec![serde_json::from_str(rule).unwrap()]] {
+        let mut records = records(&[fixture::account("acc_1", "codex")]);
+        for record in &mut records {
+            if let Record::Platform(platform) = record {
+                platform.verdicts.clone_from(&rules);
+            }
+        }
+        let mut envoy = Envoy::with(&records);
+        let mut call = envoy.ask();
+        let words =
+            br#"{"error":{"code":"invalid_api_key","message":"Incorrect API key provided."}}"#;
+        call.platform(401, &[], words);
+        call.is_refused(503, "latchkey_no_account");
+        if !rules.is_empty() {
+            // Nor is the next one told to wait.
+            envoy.ask().is_refused(503, "latchkey_no_account");
+        }
+    }
 }
 
 #[test]

@@ -392,7 +392,7 @@ fn a_request_without_a_body_goes_nowhere() {
     let mut envoy = envoy(&["acc_1"]);
     let mut call = envoy.call(&head(CHAT));
     call.sends(b"", true);
-    call.is_refused(404, "latchkey_model_not_served");
+    call.is_refused(400, "latchkey_no_model");
 }
 
 #[test]
