@@ -11,6 +11,11 @@ use crate::{
     snapshot::{Account, ClientKey, Pool, View},
 };
 
+/// The most lists of accounts of which it is known that they were looked at. Most accounts of a pool have the same; where
+/// they have thousands, looking for one among all takes longer than reading it again, as anybody with a key may have done
+/// again and again.
+const MAX_SEEN: usize = 32;
+
 /// The meaning of the maps for a model that is asked for.
 #[derive(Debug, Default)]
 pub struct Mapped<'a> {
@@ -125,7 +130,9 @@ fn models<'a>(
         if seen.contains(&same) {
             continue;
         }
-        seen.push(same);
+        if seen.len() < MAX_SEEN {
+            seen.push(same);
+        }
         let Some(platform) = view.platform(&account.platform) else {
             continue;
         };
@@ -183,6 +190,32 @@ mod tests {
         assert_eq!(ids(9, Some(&list(r#"["gpt*"]"#))), ["gpt-7"]);
         assert!(ids(9, Some(&list(r#"["o3"]"#))).is_empty());
         assert_eq!(ids(10, None), ["claude-opus-5-5"], "an account has ended");
+    }
+
+    /// A list is no request that counts, so it must not cost what a key's limits are there for.
+    #[test]
+    fn the_work_grows_with_the_accounts_alone_whatever_lists_they_have() {
+        let took = |accounts: u32| {
+            let ids: Vec<String> = (0..accounts).map(|n| format!("acc_{n}")).collect();
+            let mut records = vec![Record::Platform(fixture::platform("codex"))];
+            records.extend(ids.iter().map(|id| {
+                let mut account = fixture::account(id, "codex");
+                account.models = serde_json::from_value(json!([id])).unwrap();
+                Record::Account(account)
+            }));
+            let view = View::of(&records);
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            let pool = fixture::pool("default", Policy::Sticky, &ids);
+            let once = || {
+                let start = std::time::Instant::now();
+                let models = models(&view, &pool, &Dialect::OF_PLATFORMS, 0);
+                assert_eq!(models.len(), ids.len());
+                start.elapsed()
+            };
+            (0..5).map(|_| once()).min().unwrap()
+        };
+        let (few, many) = (took(500), took(5_000));
+        assert!(many < few * 30, "{few:?}, {many:?}: ten times the accounts");
     }
 
     /// The names that are listed where the account, the pool and the key have these maps.
