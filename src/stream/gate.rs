@@ -419,6 +419,13 @@ impl GateStream {
         }
         if let Some(record) = unanswered {
             let record = answered(record, restored, stream).ended(worker.now());
+            if record.error == Some(FROM_ENVOY)
+                && let Some(id) = &record.id
+            {
+                // By it the operator finds in the access log what Envoy does not tell its callers.
+                let header = record.dialect.format().request_id_header();
+                stream.set_header(Side::Answer, header, Some(id.as_str().as_bytes()));
+            }
             stream.set_property(record::PROPERTY, &record.line());
             worker.keep(record, try_id);
         }

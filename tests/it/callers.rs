@@ -717,7 +717,7 @@ fn a_refused_key_is_not_tried_again() {
         let wish = async |name: &str| {
             let header = [("x-latchkey-account", name)];
             let body = messages_body(false).to_string();
-            chooses.send("POST", "/v1/messages", &header, &body).await
+            chooses.send("POST", "/v1/messages", &header, body).await
         };
         no_account(&wish(REFUSED).await);
         let answer = wish(OPENAI).await;

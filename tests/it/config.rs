@@ -454,6 +454,7 @@ fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
             (coded(responses), 413, large_code, "chat"),
             (coded(messages), 413, large_code, "messages"),
         ];
+        let mut unanswered = Vec::new();
         for (request, status, code, dialect) in cases {
             let answer = raw::exchange(stack.envoy.port, request.as_bytes(), 1).await;
             assert_eq!(raw::status(&answer), status, "{answer}");
@@ -477,6 +478,13 @@ fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
                 "{answer}"
             );
             assert_eq!(body["error"]["code"], code, "{answer}");
+            if repeats {
+                let message = body["error"]["message"].as_str().expect("a message");
+                assert!(message.contains("(NoClusterFound)"), "{message}");
+                assert!(!message.contains("cluster_not_found"), "{message}");
+                let id = header("x-request-id").expect("the request's id");
+                unanswered.push(format!(" id={id} "));
+            }
             for text in ["type", "message"] {
                 assert!(
                     body["error"][text]
@@ -486,6 +494,18 @@ fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
                 );
             }
         }
+        // What Envoy knows of it is in its log, for whoever runs it.
+        let log = stack.folder.join("envoy.log");
+        let [unanswered] = &unanswered[..] else {
+            panic!("{unanswered:?}");
+        };
+        eventually("the access log", Duration::from_secs(40), async || {
+            let log = std::fs::read_to_string(&log).expect("the log");
+            let mut lines = log.lines().filter(|line| line.contains(unanswered));
+            let line = lines.next().unwrap_or_default();
+            holds(line.contains("cluster_not_found"), || line.to_owned())
+        })
+        .await;
         let refused = stack
             .caller("codex")
             .send("GET", "/v1/models", &[], "")
