@@ -79,7 +79,7 @@ pub enum Refusal {
     NoAccount {
         /// The pool.
         pool: Id,
-        /// What is asked for.
+        /// The thing that is asked for.
         sought: Sought,
     },
     /// No account of the pool ever serves this path.
@@ -116,7 +116,7 @@ pub enum Refusal {
     NotInPool {
         /// The pool.
         pool: Id,
-        /// What was chosen.
+        /// The choice.
         wished: Wished,
     },
     /// No account of the pool that speaks this path may be used now.
@@ -181,14 +181,14 @@ pub enum Refusal {
     Unreachable,
 }
 
-/// What a request asks for of the accounts of its pool.
+/// The thing that a request asks for of the accounts of its pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sought {
-    /// What is at its path.
+    /// The operation at its path.
     Path,
     /// This model.
     Model(HeaderText),
-    /// What its caller chose.
+    /// The choice of its caller.
     Wished(Wished),
 }
 

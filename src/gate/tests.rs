@@ -791,7 +791,7 @@ fn a_wish_is_granted_to_whom_it_may_be() {
     );
 }
 
-/// Who may choose is told what is the matter with the choice; who may not, nothing about any account.
+/// A caller that may choose is told what is the matter with the choice; one that may not, nothing about any account.
 #[test]
 fn a_choice_that_cannot_be_served_is_told_as_it_is() {
     let (free, bound) = (("x-api-key", "lk_free"), ("x-api-key", KEY));
@@ -847,7 +847,7 @@ fn a_choice_that_cannot_be_served_is_told_as_it_is() {
     }
 }
 
-/// What an account that is out of use serves, the snapshot does not say.
+/// The snapshot does not say what an account serves that is out of use.
 #[test]
 fn a_model_that_an_account_out_of_use_may_serve_is_not_unserved() {
     let mut records = mixed();

@@ -500,7 +500,7 @@ fn what_envoy_itself_answers_is_an_error_that_clients_can_read() {
             panic!("{unanswered:?}");
         };
         eventually("the access log", Duration::from_secs(40), async || {
-            let log = std::fs::read_to_string(&log).expect("the log");
+            let log = fs::read_to_string(&log).expect("the log");
             let mut lines = log.lines().filter(|line| line.contains(unanswered));
             let line = lines.next().unwrap_or_default();
             holds(line.contains("cluster_not_found"), || line.to_owned())

@@ -7,7 +7,7 @@ use crate::{
     decode::Fault, header::HeaderText, id::Id, label::ModelName, limit::Reached, verdict::time,
 };
 
-/// What only a person can mend.
+/// The end of a message about what only a person can mend.
 const SEE_WHY: &str = "The gateway's operator can see why: refresher doctor.";
 
 pub(super) fn mebibytes(bytes: u64) -> u64 {

@@ -430,7 +430,7 @@ fn what_is_kept_of_an_answer_is_its_keys_memory() {
     }
 }
 
-/// What a platform says of its own bytes does not hold for those that the caller gets, whatever becomes of the answer.
+/// A platform's word about its own bytes does not hold for those that the caller gets, whatever becomes of the answer.
 #[test]
 fn what_holds_for_the_platforms_bytes_alone_is_not_told() {
     let of_the_bytes = [
