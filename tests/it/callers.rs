@@ -715,9 +715,9 @@ fn a_refused_key_is_not_tried_again() {
         }
         let chooses = stack.caller("chooses");
         let wish = async |name: &str| {
-            let header = [("x-latchkey-account", name)];
+            let headers = [("x-api-key", chooses.key()), ("x-latchkey-account", name)];
             let body = messages_body(false).to_string();
-            chooses.send("POST", "/v1/messages", &header, body).await
+            chooses.send("POST", "/v1/messages", &headers, body).await
         };
         no_account(&wish(REFUSED).await);
         let answer = wish(OPENAI).await;
