@@ -7,6 +7,7 @@
 mod admission;
 pub mod client_key;
 pub mod models;
+mod nobody;
 mod preferences;
 pub mod refusal;
 mod request;
@@ -17,11 +18,12 @@ use std::rc::Rc;
 
 pub use self::{
     admission::Asked,
-    refusal::{AllOut, Refusal, Reply, Sought, Unwrappable, Wished},
+    refusal::{AllOut, Refusal, Reply, Unwrappable},
     request::Request,
 };
 use self::{
     client_key::Presented,
+    nobody::{no_model, nobody, not_there},
     preferences::Preferences,
     request::{Entry, Subject, wished_platform},
     select::{Awaited, Back, InFlight, Need, Out, Pick},
@@ -43,7 +45,7 @@ use crate::{
         record::{self, Record},
         session, stripped,
     },
-    snapshot::{Account, Door, EndpointId, Member, Own, View, path::Place},
+    snapshot::{Account, Door, EndpointId, Own, View, path::Place},
 };
 
 /// The header by which the route finds the account's cluster.
@@ -448,7 +450,7 @@ fn judge_pick(
     may_wait: bool,
 ) -> Result<Result<Picked, Awaited>, Refusal> {
     let (pool, has_home) = (subject.pool, need.home.is_some());
-    let wished = || Wished::of(subject.wish, subject.platform);
+    let wished = || refusal::Wished::of(subject.wish, subject.platform);
     Err(match pick {
         Pick::Account {
             account,
@@ -470,7 +472,7 @@ fn judge_pick(
         Pick::None => nobody(view, pool, subject.untranslated),
         Pick::NoSuchAccount if has_home => Refusal::HomeGone(pool.clone()),
         Pick::NoSuchAccount => not_there(view, pool, wished()),
-        Pick::NoModel => not_served(view, pool, subject.asked, wished()),
+        Pick::NoModel => no_model(view, pool, subject.asked, wished()),
         Pick::Unmet(requirements) => Refusal::Unmet {
             pool: pool.clone(),
             requirements,
@@ -527,86 +529,6 @@ fn carried_of(
         at_home: need.home.is_some(),
         moved: before.is_some_and(|before| before.moved),
         stored: before.map_or(request.facts.store, |before| before.stored),
-    }
-}
-
-/// The refusal for a pool in which nobody serves a path. An account that is not in use now is not in
-/// the snapshot, and could have served it. `untranslated`: by those alone who speak the dialect of the path.
-fn nobody(view: &View, pool: &Id, untranslated: bool) -> Refusal {
-    let members = view.pool(pool).map_or(&[][..], |pool| &pool.members);
-    let no_account = || Refusal::NoAccount {
-        pool: pool.clone(),
-        sought: Sought::Path,
-    };
-    if has_idle(view, pool) {
-        return no_account();
-    }
-    let platforms = || {
-        let accounts = members.iter();
-        let accounts = accounts.filter_map(|member| view.account(member.account.as_str()));
-        accounts.filter_map(|account| view.platform(&account.platform))
-    };
-    let serves = |door: &&Door| {
-        let mut found = platforms().filter_map(|one| one.endpoint(one.endpoint_for(door)?));
-        found.any(|endpoint| !untranslated || endpoint.answers(door))
-    };
-    let doors = view.doors().map_or(&[][..], |doors| &doors.doors);
-    let mut served: Vec<String> = doors
-        .iter()
-        .filter(|door| door.own().is_none())
-        .filter(serves)
-        .map(|door| format!("{} {}", door.method, String::from(door.path.clone())))
-        .collect();
-    served.dedup();
-    if served.is_empty() {
-        return no_account();
-    }
-    Refusal::NeverServed {
-        pool: pool.clone(),
-        served,
-    }
-}
-
-/// Tells a pool with an account that is not in use now: it is not in the snapshot, or its platform is not.
-fn has_idle(view: &View, pool: &Id) -> bool {
-    let platform = |member: &Member| {
-        let account = view.account(member.account.as_str())?;
-        view.platform(&account.platform)
-    };
-    let mut members = view.pool(pool).map_or(&[][..], |pool| &pool.members).iter();
-    members.any(|member| platform(member).is_none())
-}
-
-/// The refusal of a request for a model that no account in use serves. What an account that is not in use has, nobody
-/// knows here.
-fn not_served(view: &View, pool: &Id, model: Option<&HeaderText>, of: Option<Wished>) -> Refusal {
-    let pool = || pool.clone();
-    match model {
-        None => Refusal::NoModel(Some(pool())),
-        Some(model) if of.is_none() && has_idle(view, &pool()) => Refusal::NoAccount {
-            pool: pool(),
-            sought: Sought::Model(model.clone()),
-        },
-        Some(model) => Refusal::ModelNotServed {
-            model: model.clone(),
-            pool: pool(),
-            of,
-        },
-    }
-}
-
-/// The refusal of a request whose caller may choose its account, and `wished` for one that no account in use is.
-fn not_there(view: &View, pool: &Id, wished: Option<Wished>) -> Refusal {
-    let Some(wished) = wished else {
-        return Refusal::ChoiceNotAllowed;
-    };
-    let pool = pool.clone();
-    match has_idle(view, &pool) {
-        true => Refusal::NoAccount {
-            pool,
-            sought: Sought::Wished(wished),
-        },
-        false => Refusal::NotInPool { pool, wished },
     }
 }
 
