@@ -4,12 +4,12 @@
 //! keeps. Labels hold ids and words of ours, and the node ids of Envoys; each has at most [`MAX_VALUES`] values.
 //!
 //! The page has requests (by platform, account and class of status), tokens (by platform, account and kind), records
-//! (ingested, duplicate, malformed), refreshes (ok, failed, login_ended), polls, accounts by status, those that end soon and
-//! those whose refreshes fail, the snapshot's revision, records that cannot go to Envoy, the revision that each Envoy process holds, how long it stays behind and
+//! (ingested, duplicate, malformed), refreshes (ok, failed, login_ended), polls, accounts by status, those that end soon,
+//! those whose refreshes fail and those that cool down, the windows of their quota, the snapshot's revision, records that cannot go to Envoy, the revision that each Envoy process holds, how long it stays behind and
 //! what it cannot read, and its requests that began and that are recorded.
 
-use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use std::net::SocketAddr;
@@ -21,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use latchkey::meter::MAX_TOKENS;
 use latchkey::request::record::Record;
+use latchkey::verdict::Scope;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -35,7 +36,7 @@ use crate::oauth::answer::Outcome;
 use crate::progress::EnvoyView;
 use crate::refresh::endpoint::TokenEndpoint;
 use crate::standing::{Standing, ends_soon, stuck};
-use crate::store::{Account, EnvoyRequests, Store};
+use crate::store::{Account, EnvoyRequests, Health, Store};
 
 /// The most values of one label: a team's accounts and more. What comes after them counts as [`OTHER`].
 pub const MAX_VALUES: usize = 500;
@@ -60,6 +61,8 @@ struct Inner {
     accounts: Family<OfStatus, Gauge>,
     ends: Family<OfAccount, Gauge>,
     failing: Family<OfFailing, Gauge>,
+    cooling_down: Family<OfAccount, Gauge>,
+    quota: Family<OfWindow, Gauge<f64, AtomicU64>>,
     begun: Family<OfEnvoy, Counter>,
     recorded: Family<OfEnvoy, Counter>,
     revision: Gauge,
@@ -109,6 +112,12 @@ struct OfFailing {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfWindow {
+    account: String,
+    window: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfEnvoy {
     node: String,
     instance: String,
@@ -145,6 +154,8 @@ impl Default for Metrics {
             accounts: Family::default(),
             ends: Family::default(),
             failing: Family::default(),
+            cooling_down: Family::default(),
+            quota: Family::default(),
             begun: Family::default(),
             recorded: Family::default(),
             revision: Gauge::default(),
@@ -177,6 +188,15 @@ impl Default for Metrics {
             failing,
             inner.failing.clone(),
         );
+        let cooling_down =
+            "When an account that cools down as a whole is back or tried again, in Unix seconds";
+        registry.register(
+            "account_cooling_down_until_timestamp_seconds",
+            cooling_down,
+            inner.cooling_down.clone(),
+        );
+        let quota = "The used share of a window of an account's quota, from 0; over 1 where its platform lets it overdraw";
+        registry.register("account_quota_used_ratio", quota, inner.quota.clone());
         let begun = "Requests that an Envoy process let in; those that are not recorded are under way or died with it";
         registry.register("requests_begun", begun, inner.begun.clone());
         let recorded = "Requests of an Envoy process that are recorded";
@@ -333,6 +353,41 @@ impl Metrics {
         }
     }
 
+    /// Shows the accounts that cool down, and what is used of every account's quota. `health` is by account.
+    fn show_health(&self, health: &BTreeMap<String, Health>, now: UnixMillis) {
+        let Inner {
+            cooling_down,
+            quota,
+            ..
+        } = &*self.0;
+        let millis = u64::try_from(now.0).unwrap_or(0);
+        cooling_down.clear();
+        quota.clear();
+        for (account, health) in health.iter().take(MAX_VALUES) {
+            let account = || account.clone();
+            let entries = health.entries.iter();
+            let whole = entries.filter(|one| one.scope == Scope::Account && !one.has_ended(millis));
+            if let Some(until) = whole.map(|one| one.until).max() {
+                let labels = OfAccount { account: account() };
+                let gauge = cooling_down.get_or_create(&labels);
+                gauge.set(i64::try_from(until / 1_000).unwrap_or(i64::MAX));
+            }
+            for window in &health.quota.windows {
+                let labels = OfWindow {
+                    account: account(),
+                    window: window.name.as_str().to_owned(),
+                };
+                let has_begun_anew = window.resets_at.is_some_and(|at| at <= millis);
+                let used = if has_begun_anew {
+                    0.0
+                } else {
+                    window.used_percent
+                };
+                quota.get_or_create(&labels).set(used / 100.0);
+            }
+        }
+    }
+
     /// The page that Prometheus reads.
     ///
     /// # Errors
@@ -358,6 +413,7 @@ impl Metrics {
             gauge.set(end.0 / 1_000);
         }
         self.show_failing(&accounts, now);
+        self.show_health(&store.health().await?, now);
         self.0
             .revision
             .set(i64::try_from(revision).unwrap_or(i64::MAX));
@@ -434,6 +490,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
+    use latchkey::sync::report::Report;
     use serde_json::json;
 
     use super::*;
@@ -569,6 +626,56 @@ mod tests {
             .page(&store, now.plus(Duration::from_secs(7_200)))
             .await;
         assert!(page.unwrap().contains("stuck=\"no\""));
+    }
+
+    #[tokio::test]
+    async fn what_is_used_of_a_quota_and_who_cools_down_is_shown() {
+        let outer = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&outer.path().join("state")).unwrap();
+        let store = Store::open(&state, crate::keys::fixed(1)).await.unwrap();
+        let now = UnixMillis(1_790_000_000_000);
+        let new = NewAccount {
+            name: "alice",
+            platform: "openai",
+            credential: Credential::ApiKey("sk-secret".into()),
+            vars: BTreeMap::new(),
+            credential_expires_at: None,
+            base_url: None,
+        };
+        let saved = store.save_account(new, &Terms::default(), false, now).await;
+        saved.unwrap();
+        let account = store.account("alice").await.unwrap().id;
+        let reports = json!([
+            {"kind": "cooling_down", "account": account.as_str(), "scope": "account", "until": now.0 + 60_000,
+             "guessed": false, "reason": "rate_limited", "at": now.0},
+            {"kind": "quota", "account": account.as_str(), "at": now.0, "windows": [
+                {"name": "5h", "used_percent": 62.5, "resets_at": now.0 + 90_000},
+                {"name": "7d", "used_percent": 120.0},
+            ]},
+        ]);
+        let reports: Vec<Report> = serde_json::from_value(reports).unwrap();
+        store.take_reports(&reports, now).await.unwrap();
+        let metrics = Metrics::default();
+        let until = "account_cooling_down_until_timestamp_seconds";
+        let used = "account_quota_used_ratio";
+        let cools_down = format!("latchkey_{until}{{account=\"{account}\"}} 1790000060");
+        let of_week = format!("latchkey_{used}{{account=\"{account}\",window=\"7d\"}} 1.2");
+        let of_hours =
+            |share: &str| format!("latchkey_{used}{{account=\"{account}\",window=\"5h\"}} {share}");
+        for (seconds, expected) in [
+            (0, vec![cools_down, of_hours("0.625"), of_week.clone()]),
+            (61, vec![of_hours("0.625"), of_week.clone()]),
+            (91, vec![of_hours("0.0"), of_week]),
+        ] {
+            let later = now.plus(Duration::from_secs(seconds));
+            let page = metrics.page(&store, later).await.unwrap();
+            let is_about = |line: &&str| {
+                !line.starts_with('#') && (line.contains(until) || line.contains(used))
+            };
+            let mut found: Vec<&str> = page.lines().filter(is_about).collect();
+            found.sort_unstable();
+            assert_eq!(found, expected, "after {seconds} s");
+        }
     }
 
     #[tokio::test]
