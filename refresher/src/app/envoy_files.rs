@@ -82,3 +82,98 @@ impl Part<'_> {
         Error::in_file(self.path, self.fault.clone(), sentence)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    use super::*;
+
+    /// A folder with both files, as the configuration names them.
+    fn installed() -> (tempfile::TempDir, config::Envoy) {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| {
+            let path = folder.path().join(name);
+            fs::write(&path, "text").unwrap();
+            mode(&path, 0o644);
+            path
+        };
+        let envoy = config::Envoy {
+            trusted_ca: at("ca.pem"),
+            wasm: Some(at("latchkey.wasm")),
+            escape: None,
+        };
+        (folder, envoy)
+    }
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// The fault of each file, once `spoil` was done to it.
+    fn faults(spoil: fn(&Path)) -> [Fault; 2] {
+        [true, false].map(|is_wasm| {
+            let (_folder, envoy) = installed();
+            require(&envoy).unwrap();
+            spoil(match is_wasm {
+                true => envoy.wasm(),
+                false => &envoy.trusted_ca,
+            });
+            require(&envoy).unwrap_err().fault
+        })
+    }
+
+    #[test]
+    fn what_others_could_change_and_what_is_no_file_is_refused() {
+        let open = faults(|path| mode(path, 0o646));
+        assert!(matches!(
+            open,
+            [Fault::LaxMode { .. }, Fault::LaxMode { .. }]
+        ));
+        let fifo = faults(|path| {
+            fs::remove_file(path).unwrap();
+            assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        });
+        assert!(matches!(
+            fifo,
+            [Fault::WrongKind { .. }, Fault::WrongKind { .. }]
+        ));
+        let missing = faults(|path| fs::remove_file(path).unwrap());
+        assert_eq!(missing, [Fault::NoFilter, Fault::NoTrustedCa]);
+    }
+
+    #[test]
+    fn a_link_is_followed_to_where_nobody_else_writes() {
+        let (_folder, mut envoy) = installed();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let target = elsewhere.path().join("bundle.pem");
+        fs::rename(&envoy.trusted_ca, &target).unwrap();
+        symlink(&target, &envoy.trusted_ca).unwrap();
+        require(&envoy).unwrap();
+        mode(elsewhere.path(), 0o777);
+        let refused = require(&envoy).unwrap_err();
+        assert!(matches!(refused.fault, Fault::LaxMode { .. }), "{refused}");
+        mode(elsewhere.path(), 0o755);
+        envoy.trusted_ca = PathBuf::from("bundle.pem");
+        let refused = require_safe(&envoy).unwrap_err();
+        assert_eq!(refused.fault, Fault::NoTrustedCa);
+        assert!(refused.to_string().contains("expected a whole path"));
+    }
+
+    /// Where Envoy is told by hand, its files may come later; where anybody could make them, they are refused.
+    #[test]
+    fn what_is_not_there_yet_is_safe_where_nobody_else_makes_it() {
+        let (folder, envoy) = installed();
+        fs::remove_file(&envoy.trusted_ca).unwrap();
+        require_safe(&envoy).unwrap();
+        mode(folder.path(), 0o1777);
+        let refused = require_safe(&envoy).unwrap_err();
+        assert!(
+            matches!(refused.fault, Fault::Unclaimed { .. }),
+            "{refused}"
+        );
+    }
+}
