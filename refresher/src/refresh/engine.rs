@@ -17,32 +17,29 @@
 //! Any other renewal spends nothing: it leaves no intents, and a call without an answer is one more failure to back off
 //! from.
 
+mod ending;
+mod flight;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use latchkey::header::MAX_VALUE_BYTES;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::endpoint::TokenEndpoint;
-use super::ledger::{Claim, Claimed, Entry, Ledger, Retry, Vars};
+use super::ledger::{Entry, Ledger};
 use super::reports::Reports;
-use super::schedule::{self, BACKOFF_LIMIT, Jitter, backoff};
-use super::step::{AccessToken, Step, next_step};
-use crate::advice;
+use super::schedule::{self, BACKOFF_LIMIT, Jitter};
 use crate::clock::{Clock, UnixMillis};
 use crate::config;
-use crate::credential::{CredentialKind, Renewal};
-use crate::failing::{Failing, Failure};
-use crate::fault::Fault;
+use crate::credential::CredentialKind;
+use crate::failing::Failure;
 use crate::id::AccountId;
-use crate::oauth::answer::{Grant, Outcome};
-use crate::oauth::claims::IDENTITY;
 
 /// Token calls in flight at once, all accounts together: a start with hundreds of accounts due must not look like an
 /// attack to the token endpoint.
@@ -54,12 +51,8 @@ pub const CLAIM_LIFE: Duration = Duration::from_secs(60);
 /// The longest sleep between two looks at the ledger: bounds what a jump of the clock, or an account stored by another
 /// process, can delay.
 const SLEEP_LIMIT: Duration = Duration::from_secs(5);
-/// The pause before a token is sent again after an unanswered call: what cut the first one off may pass.
-const REPLAY_PAUSE: Duration = Duration::from_secs(1);
 /// The pause after a look at an account that came to nothing, so that a fault cannot make the loop spin.
 const HICCUP: Duration = Duration::from_secs(1);
-/// The longest pause between two tries to store tokens that exist nowhere else.
-const COMMIT_PAUSE_LIMIT: Duration = Duration::from_secs(10);
 /// The time that a shutdown waits for calls in flight.
 pub const SHUTDOWN_LIMIT: Duration = Duration::from_secs(40);
 
@@ -301,331 +294,6 @@ impl<L: Ledger, E: TokenEndpoint, C: Clock> Shared<L, E, C> {
         }
         reports.wait(account, generation, Instant::now())
     }
-
-    /// One refresh, from claim to landing.
-    async fn fly(&self, account: &AccountId, seen: u64) -> Result<Refreshed, L::Error> {
-        let Ok(_slot) = self.slots.acquire().await else {
-            return Ok(Refreshed::Busy); // Shutting down.
-        };
-        let now = self.clock.now();
-        let renewal_of = |platform: &str, kind| self.endpoint.renewal(platform, kind);
-        let claimed = self
-            .ledger
-            .claim(account, seen, now, CLAIM_LIFE, &renewal_of);
-        let claim = match claimed.await? {
-            Claimed::Ours(claim) => *claim,
-            Claimed::Busy => return Ok(Refreshed::Busy),
-            Claimed::Moved => return Ok(Refreshed::Superseded),
-            Claimed::NotRefreshable => return Ok(Refreshed::NotRefreshable),
-        };
-        lock(&self.reports).answered(account, claim.generation, Instant::now());
-        match claim.renewal {
-            Renewal::SingleUse => self.spend(claim, now).await,
-            Renewal::Reusable | Renewal::Minted | Renewal::None => self.renew(&claim).await,
-            Renewal::Person => self.watch(&claim, now).await,
-        }
-    }
-
-    /// Ends a login that a person alone can renew, if it is over. Until then there is nothing to do for it.
-    async fn watch(&self, claim: &Claim, now: UnixMillis) -> Result<Refreshed, L::Error> {
-        if claim.credential_expires_at.is_some_and(|end| end <= now) {
-            return self.end_login(claim, "its session has ended").await;
-        }
-        if lock(&self.reports).confirms(&claim.account, claim.generation) {
-            let reason = "the platform refuses its session";
-            return self.end_login(claim, reason).await;
-        }
-        let retry = Retry {
-            at: now,
-            failures: claim.failures,
-            failing: claim.failing.clone(),
-            unanswered: claim.unanswered,
-        };
-        self.ledger.retry_later(claim, retry).await?;
-        Ok(Refreshed::NotRefreshable)
-    }
-
-    /// Makes one call that spends nothing.
-    async fn renew(&self, claim: &Claim) -> Result<Refreshed, L::Error> {
-        match self.call(claim).await {
-            // A refresh token that was to survive its use was replaced: the new one exists nowhere else.
-            Outcome::Fresh(grant)
-                if claim.renewal == Renewal::Reusable && grant.refresh.is_some() =>
-            {
-                Ok(self.commit(claim, grant).await)
-            }
-            Outcome::Fresh(grant) if grant.access.is_some() => {
-                let now = self.clock.now();
-                let (told, owner) = (grant.login_end(), grant.vars.clone());
-                let (credential, credential_expires_at) = grant.over(&claim.credential, None);
-                let stored = self
-                    .ledger
-                    .commit(claim, &credential, credential_expires_at, now);
-                Ok(if stored.await? {
-                    self.note_login_end(claim, told).await;
-                    self.note_owner(claim, &owner).await;
-                    self.done(claim)
-                } else {
-                    Refreshed::Superseded
-                })
-            }
-            Outcome::Fresh(_) => {
-                let reason = "the answer has no access token".to_owned();
-                self.later(claim, None, Failure::Troubled, reason).await
-            }
-            Outcome::Permanent { reason } => self.end_login(claim, &reason).await,
-            Outcome::Transient {
-                retry_after,
-                how,
-                reason,
-            } => self.later(claim, retry_after, how, reason).await,
-            Outcome::Page { reason } => self.later(claim, None, Failure::Troubled, reason).await,
-            Outcome::NotSent { reason } | Outcome::Unknown { reason } => {
-                self.later(claim, None, Failure::Unreached, reason).await
-            }
-        }
-    }
-
-    async fn call(&self, claim: &Claim) -> Outcome {
-        let proxy = claim.proxy.as_ref();
-        let call = self
-            .endpoint
-            .refresh(&claim.platform, &claim.credential, proxy);
-        timeout(CALL_LIMIT, call)
-            .await
-            .unwrap_or_else(|_| Outcome::Unknown {
-                reason: "no answer in time".into(),
-            })
-    }
-
-    /// Notes what the answer `told` of the login's end. Lost with a crash, it is told again by the next refresh.
-    async fn note_login_end(&self, claim: &Claim, told: Option<Option<UnixMillis>>) {
-        let Some(end) = told.filter(|end| *end != claim.login_ends_at) else {
-            return;
-        };
-        let (account, generation) = (&claim.account, claim.generation + 1);
-        let noted = self.ledger.note_login_end(account, generation, end);
-        if let Err(error) = noted.await {
-            warn!(account = claim.name, %error, "cannot note when the login ends for good");
-        }
-    }
-
-    /// Has an account that was imported without a name for its owner know it, so that a later login finds it.
-    async fn note_owner(&self, claim: &Claim, told: &Vars) {
-        if !told.contains_key(IDENTITY) {
-            return;
-        }
-        let (account, generation) = (&claim.account, claim.generation + 1);
-        let noted = self.ledger.note_owner(account, generation, IDENTITY, told);
-        if let Err(error) = noted.await {
-            warn!(account = claim.name, %error, "cannot note whose account it is");
-        }
-    }
-
-    fn done(&self, claim: &Claim) -> Refreshed {
-        let generation = claim.generation + 1;
-        info!(
-            account = claim.name,
-            platform = claim.platform,
-            generation,
-            "refreshed"
-        );
-        Refreshed::Done(generation)
-    }
-
-    /// Spends a refresh token that works once, by the laws.
-    async fn spend(&self, mut claim: Claim, mut now: UnixMillis) -> Result<Refreshed, L::Error> {
-        let mut intended = claim.unanswered == 0; // By the claim itself.
-        loop {
-            match next_step(&claim, self.standing(&claim, now), self.settings.grace, now) {
-                Step::Call => {}
-                Step::Hold => return self.hold(&claim, now).await,
-                Step::GiveUp => {
-                    return self
-                        .end_login(
-                            &claim,
-                            "the refresh token may be spent: two calls went unanswered, or an older copy of the database was put back",
-                        )
-                        .await;
-                }
-            }
-            if !std::mem::take(&mut intended)
-                && !self.ledger.intend(&claim, now, CLAIM_LIFE).await?
-            {
-                return Ok(Refreshed::Superseded);
-            }
-            match self.call(&claim).await {
-                Outcome::Fresh(grant) => return Ok(self.commit(&claim, grant).await),
-                Outcome::Permanent { reason } => return self.end_login(&claim, &reason).await,
-                Outcome::Transient {
-                    retry_after,
-                    how,
-                    reason,
-                } => return self.later(&claim, retry_after, how, reason).await,
-                Outcome::NotSent { reason } => {
-                    return self.later(&claim, None, Failure::Unreached, reason).await;
-                }
-                // It counts as one call without an answer, however often it comes: such pages alone never end a login.
-                Outcome::Page { reason } => {
-                    claim.unanswered = claim.unanswered.max(1);
-                    claim.first_unanswered_at.get_or_insert(now);
-                    return self.later(&claim, None, Failure::Troubled, reason).await;
-                }
-                Outcome::Unknown { reason } => {
-                    warn!(
-                        account = claim.name,
-                        reason, "a refresh call went unanswered"
-                    );
-                    claim.unanswered += 1;
-                    claim.first_unanswered_at.get_or_insert(now);
-                    sleep(REPLAY_PAUSE).await;
-                    now = self.clock.now();
-                }
-            }
-        }
-    }
-
-    /// Returns what is known of the use of an access token.
-    fn standing(&self, claim: &Claim, now: UnixMillis) -> AccessToken {
-        let reports = lock(&self.reports);
-        let (account, generation) = (&claim.account, claim.generation);
-        let is_over = claim.credential_expires_at.is_none_or(|end| end <= now);
-        if is_over || reports.confirms(account, generation) {
-            AccessToken::OfNoUse
-        } else if reports.names(account, generation) {
-            AccessToken::Doubted
-        } else {
-            AccessToken::Serves
-        }
-    }
-
-    /// Stores the new tokens, however often that takes: they exist nowhere else and the old ones are spent.
-    async fn commit(&self, claim: &Claim, grant: Grant) -> Refreshed {
-        if grant.is_too_long {
-            warn!(
-                account = claim.name,
-                platform = claim.platform,
-                most_bytes = MAX_VALUE_BYTES,
-                "the access token granted is longer than a header may be; the account keeps the one that it has"
-            );
-        }
-        let now = self.clock.now();
-        let still_good = claim.credential_expires_at.filter(|end| *end > now);
-        let (told, owner) = (grant.login_end(), grant.vars.clone());
-        let (credential, credential_expires_at) = grant.over(&claim.credential, still_good);
-        let mut failures = 0;
-        loop {
-            let stored = self
-                .ledger
-                .commit(claim, &credential, credential_expires_at, now)
-                .await;
-            match stored {
-                Ok(true) => {
-                    self.note_login_end(claim, told).await;
-                    self.note_owner(claim, &owner).await;
-                    return self.done(claim);
-                }
-                Ok(false) => return Refreshed::Superseded,
-                Err(error) => {
-                    error!(account = claim.name, %error, "cannot store new tokens; trying until it works");
-                    failures += 1;
-                    sleep(backoff(failures, None, Jitter::random()).min(COMMIT_PAUSE_LIMIT)).await;
-                }
-            }
-        }
-    }
-
-    async fn later(
-        &self,
-        claim: &Claim,
-        retry_after: Option<Duration>,
-        how: Failure,
-        reason: String,
-    ) -> Result<Refreshed, L::Error> {
-        let now = self.clock.now();
-        let failures = claim.failures.saturating_add(1);
-        let pause = backoff(failures, retry_after, Jitter::random());
-        let at = now.plus(pause);
-        warn!(
-            account = claim.name,
-            reason,
-            failures,
-            retry_in_seconds = pause.as_secs(),
-            "a refresh failed for now"
-        );
-        let retry = Retry {
-            at,
-            failures,
-            failing: Some(noted(claim, how, &reason, at, now)),
-            unanswered: claim.unanswered,
-        };
-        self.ledger.retry_later(claim, retry).await?;
-        let how = Some(how);
-        Ok(Refreshed::Later { at, how, reason })
-    }
-
-    /// Leaves a token that may be spent alone while the access token still serves.
-    async fn hold(&self, claim: &Claim, now: UnixMillis) -> Result<Refreshed, L::Error> {
-        let at = now
-            .plus(BACKOFF_LIMIT)
-            .min(claim.credential_expires_at.unwrap_or(now));
-        let reason = String::from(
-            "the refresh token may be spent, so the access token is used to its end first",
-        );
-        warn!(account = claim.name, reason, "a refresh is held back");
-        let retry = Retry {
-            at,
-            failures: claim.failures,
-            failing: claim.failing.clone(),
-            unanswered: claim.unanswered,
-        };
-        self.ledger.retry_later(claim, retry).await?;
-        let how = None;
-        Ok(Refreshed::Later { at, how, reason })
-    }
-
-    async fn end_login(&self, claim: &Claim, reason: &str) -> Result<Refreshed, L::Error> {
-        if !self.ledger.needs_login(claim, reason).await? {
-            return Ok(Refreshed::Superseded);
-        }
-        error!(
-            account = claim.name,
-            reason,
-            cure = advice::in_log(&Fault::NeedsLogin {
-                account: claim.name.clone(),
-                platform: claim.platform.clone(),
-                is_client: claim.credential.is_client(),
-            }),
-            "the login has ended: a person must see to it"
-        );
-        Ok(Refreshed::NeedsLogin {
-            reason: reason.to_owned(),
-        })
-    }
-}
-
-/// Returns what is kept of a failure. At each the log says that a person should look, once that is so: they come ever more
-/// slowly. `at`: when the next try is.
-fn noted(claim: &Claim, how: Failure, reason: &str, at: UnixMillis, now: UnixMillis) -> Failing {
-    let failing = Failing::noted(claim.failing.as_ref(), how, reason, now);
-    if !failing.is_stuck(claim.credential_expires_at, now) {
-        return failing;
-    }
-    error!(
-        account = claim.name,
-        reason = failing.reason,
-        failing_for_seconds = now.since(failing.since).as_secs(),
-        meaning = failing.how.meaning(),
-        cure = advice::in_log(&Fault::RefreshLater {
-            account: claim.name.clone(),
-            platform: claim.platform.clone(),
-            how: Some(failing.how),
-            is_client: claim.credential.is_client(),
-            at: at.0,
-        }),
-        "an account's access token cannot be renewed: a person should see to it"
-    );
-    failing
 }
 
 /// Nothing panics while one of these locks is held.

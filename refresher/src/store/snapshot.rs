@@ -24,6 +24,7 @@ use super::{Error, Result, Store, corrupt, head, health, unsigned};
 use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
 use crate::cluster::ClusterKey;
+use crate::credential::Credential;
 use crate::egress::Proxy;
 use crate::id::AccountId;
 use crate::keys::seal::Binding;
@@ -366,24 +367,9 @@ impl Store {
             None => None,
         };
         let alone = proxy.as_ref().map(|_| account_id(id)).transpose()?;
-        let binding = Binding {
-            record: id,
-            generation: row.generation,
-            platform: &row.platform,
-            kind: &row.kind,
-            base_url: row.base_url.as_deref(),
-        };
-        let credential = self.open_credential(binding, &row.credential)?;
-        if credential.awaits_token() {
+        let Some(credential) = self.outgoing_credential(id, &row)? else {
             return Ok(None);
-        }
-        if credential.is_empty() {
-            return Err(Error::NeedsLogin {
-                account: row.name,
-                platform: row.platform,
-                is_client: credential.is_client(),
-            });
-        }
+        };
         let base_url = own_base_url(row.base_url.as_deref())?;
         let authority = match &base_url {
             Some(url) => url.authority.clone(),
@@ -391,12 +377,7 @@ impl Store {
         };
         let record = platform_from_line(&row.published.record)?;
         let default_limits = default_limits(&row.published.limits)?;
-        let known = self.open_vars(id, &row.platform, &row.vars)?.into_iter();
-        // Envoy needs no more of a person than goes out: who it is, is nobody's there.
-        let vars = known
-            .filter(|(name, _)| record.vars().any(|used| used == name))
-            .map(|(name, value)| Ok((name, header_text("accounts.vars", &value)?)))
-            .collect::<Result<_>>()?;
+        let vars = self.outgoing_vars(id, &row, &record)?;
         let tls = base_url.as_ref().map(|url| url.origin.tls);
         let cluster = ClusterKey::of(&row.platform, base_url.as_ref()).alone(alone);
         let account = snapshot::Account {
@@ -430,6 +411,43 @@ impl Store {
             tls,
             proxy,
         }))
+    }
+
+    /// Opens an account's credential; none where its first token is still to come.
+    fn outgoing_credential(&self, id: &str, row: &AccountRow) -> Result<Option<Credential>> {
+        let binding = Binding {
+            record: id,
+            generation: row.generation,
+            platform: &row.platform,
+            kind: &row.kind,
+            base_url: row.base_url.as_deref(),
+        };
+        let credential = self.open_credential(binding, &row.credential)?;
+        if credential.awaits_token() {
+            return Ok(None);
+        }
+        if credential.is_empty() {
+            return Err(Error::NeedsLogin {
+                account: row.name.clone(),
+                platform: row.platform.clone(),
+                is_client: credential.is_client(),
+            });
+        }
+        Ok(Some(credential))
+    }
+
+    /// Opens the vars of an account that go out. Envoy needs no more of a person: who it is, is nobody's there.
+    fn outgoing_vars(
+        &self,
+        id: &str,
+        row: &AccountRow,
+        platform: &snapshot::Platform,
+    ) -> Result<BTreeMap<String, HeaderText>> {
+        let known = self.open_vars(id, &row.platform, &row.vars)?.into_iter();
+        known
+            .filter(|(name, _)| platform.vars().any(|used| used == name))
+            .map(|(name, value)| Ok((name, header_text("accounts.vars", &value)?)))
+            .collect()
     }
 }
 

@@ -48,97 +48,94 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// Plans one credential of the file at `path`.
     pub(super) async fn add(&mut self, path: &Path, entry: &Entry) -> Result<()> {
         let at = place(path, &entry.at);
-        let fail = |fault, sentence: &dyn std::fmt::Display| {
-            Error::new(fault, format_args!("{at}: {sentence}"))
-        };
-        let pool = entry.pool.clone().or(self.files.pool.map(str::to_owned));
-        if let Some(pool) = pool.as_ref().filter(|pool| !self.pools.contains(*pool)) {
-            let sentence = format!("expected a pool that is there, found {pool:?}");
-            return Err(fail(Fault::Invalid, &sentence));
-        }
-        let profile = self
-            .profile(entry)
-            .map_err(|error| fail(error.fault.clone(), &error))?;
-        let owned = match entry.is_login() {
-            true => profile.with_client(variable::read),
-            false => Ok(Cow::Borrowed(profile)),
-        };
-        let owned = owned.map_err(|error| {
-            let error = Error::from(error);
-            fail(error.fault.clone(), &error)
-        })?;
-        let profile = &*owned;
+        let placed = |error: Error| Error::new(error.fault.clone(), format_args!("{at}: {error}"));
+        let pool = self.pool(entry).map_err(placed)?;
+        let profile = self.reached(entry).map_err(placed)?;
+        let profile = &*profile;
+        let proxy = self.proxy(entry).map_err(placed)?;
         let imported = entry.read(profile.oauth.as_ref(), self.app.now());
-        // The path in the file is part of the error of a field.
-        let told = |error: import::Error| {
-            let fault = fault(&error, Some(&profile.id));
-            let is_placed = matches!(
-                error,
-                import::Error::Field { .. } | import::Error::ForeignIssuer { .. }
-            );
-            match is_placed {
-                true => Error::in_file(path, fault, error),
-                false => fail(fault, &error),
-            }
-        };
-        // What left by a proxy must not leave in another way from here on, unless somebody says so.
-        let proxy =
-            match entry.proxy().filter(|_| self.files.terms.proxy.is_none()) {
-                Some(url) => Some(Proxy::parse(url, None).map_err(|error| {
-                    fail(Fault::UnfitProxy, &format_args!("proxy_url: {error}"))
-                })?),
-                None => None,
-            };
-        let mut planned = match imported.map_err(told)? {
-            Imported::Login(login) => {
-                let planned = self.login(profile, *login, entry);
-                planned.map_err(|error| fail(error.fault.clone(), &error))?
-            }
+        let planned = match imported.map_err(|error| unread(path, &at, &error, profile))? {
+            Imported::Login(login) => self.login(profile, *login, entry),
             Imported::AccessToken(key) | Imported::ApiKey(key) => {
-                let asked = self.files.name.or(entry.name.as_deref());
                 let holders = self.app.store.holders_of(&profile.id, &key).await?;
-                let has_it = match asked {
-                    Some(name) => holders.iter().find(|holder| *holder == name),
-                    None => holders.first(),
-                };
-                if let Some(name) = has_it.filter(|_| !self.files.replace) {
+                if let Some(name) = self.holder(entry, &holders) {
                     let becomes = Becomes::Nothing { name: name.clone() };
                     self.plan.lines.push(Line { at, becomes });
                     return Ok(());
                 }
-                let planned = match entry.is_login() {
+                match entry.is_login() {
                     true => self.access_token(profile, key),
                     false => self.key(profile, key, entry, holders),
-                };
-                planned.map_err(|error| fail(error.fault.clone(), &error))?
+                }
             }
         };
-        if let Some(earlier) = self
-            .plan
-            .planned
-            .iter()
-            .find(|one| one.name == planned.0.name)
-        {
-            let earlier = &self.plan.lines[earlier.line].at;
-            let sentence = format!("the account {:?} is also that of {earlier}", planned.0.name);
-            return Err(fail(Fault::Invalid, &sentence));
-        }
-        planned.0.line = self.plan.lines.len();
-        (planned.0.pool, planned.0.proxy) = (pool, proxy);
-        planned.0.origin = Template::of(entry);
+        let (mut planned, kind) = planned.map_err(placed)?;
+        self.require_unplanned(&planned.name).map_err(placed)?;
+        planned.line = self.plan.lines.len();
+        (planned.pool, planned.proxy) = (pool, proxy);
+        planned.origin = Template::of(entry);
         self.plan.lines.push(Line {
             at,
             becomes: Becomes::Account {
-                name: planned.0.name.clone(),
+                name: planned.name.clone(),
                 platform: profile.id.clone(),
-                is_new: !planned.0.renew,
-                kind: planned.1,
+                is_new: !planned.renew,
+                kind,
             },
         });
-        self.plan.planned.push(planned.0);
+        self.plan.planned.push(planned);
         Ok(())
+    }
+
+    /// The pool that a credential's account joins besides the default one.
+    fn pool(&self, entry: &Entry) -> Result<Option<String>> {
+        let pool = entry.pool.clone().or(self.files.pool.map(str::to_owned));
+        if let Some(pool) = pool.as_ref().filter(|pool| !self.pools.contains(*pool)) {
+            let sentence = format!("expected a pool that is there, found {pool:?}");
+            return Err(Error::new(Fault::Invalid, sentence));
+        }
+        Ok(pool)
+    }
+
+    /// The platform of a credential, with the operator's own client where logins there need one.
+    fn reached(&self, entry: &Entry) -> Result<Cow<'a, Profile>> {
+        let profile = self.profile(entry)?;
+        match entry.is_login() {
+            true => Ok(profile.with_client(variable::read)?),
+            false => Ok(Cow::Borrowed(profile)),
+        }
+    }
+
+    /// The proxy that a credential's file names. What left by a proxy must not leave in another way from here on, unless
+    /// somebody says so.
+    fn proxy(&self, entry: &Entry) -> Result<Option<Proxy>> {
+        let url = entry.proxy().filter(|_| self.files.terms.proxy.is_none());
+        let proxy = url.map(|url| Proxy::parse(url, None)).transpose();
+        proxy.map_err(|error| Error::new(Fault::UnfitProxy, format_args!("proxy_url: {error}")))
+    }
+
+    /// Finds the account that has a key already, of those that have it, and keeps it.
+    fn holder<'b>(&self, entry: &Entry, holders: &'b [String]) -> Option<&'b String> {
+        let asked = self.files.name.or(entry.name.as_deref());
+        let holder = match asked {
+            Some(name) => holders.iter().find(|holder| *holder == name),
+            None => holders.first(),
+        };
+        holder.filter(|_| !self.files.replace)
+    }
+
+    /// Refuses a name that an earlier credential of this import gets.
+    fn require_unplanned(&self, name: &str) -> Result<()> {
+        let mut planned = self.plan.planned.iter();
+        let Some(earlier) = planned.find(|one| one.name == name) else {
+            return Ok(());
+        };
+        let earlier = &self.plan.lines[earlier.line].at;
+        let sentence = format!("the account {name:?} is also that of {earlier}");
+        Err(Error::new(Fault::Invalid, sentence))
     }
 
     /// The platform of a credential: that which was asked for, or the one that takes what the file calls its platform.
@@ -385,6 +382,17 @@ impl<'a> Planner<'a> {
         let free = std::iter::once(profile.id.clone()).chain(numbered);
         let mut free = free.filter(|name| held(name).is_none() && !is_planned(name));
         Ok((free.next().unwrap_or_default(), false))
+    }
+}
+
+/// Words a credential that cannot be read. The path in the file is part of the error of a field.
+fn unread(path: &Path, at: &str, error: &import::Error, profile: &Profile) -> Error {
+    let fault = fault(error, Some(&profile.id));
+    match error {
+        import::Error::Field { .. } | import::Error::ForeignIssuer { .. } => {
+            Error::in_file(path, fault, error)
+        }
+        _ => Error::new(fault, format_args!("{at}: {error}")),
     }
 }
 
