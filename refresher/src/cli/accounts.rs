@@ -12,7 +12,9 @@ use super::rules::{self, MapList};
 use super::secret_input::MAX_SECRET_BYTES;
 use super::terms::{self, TermFlags};
 use super::time::{minute, relative};
-use super::{CALLER, Context, Error, Exit, Json, ModelList, Result, pools, secret_input, status};
+use super::{
+    CALLER, Context, Error, Exit, Json, ModelList, REMOVE, Result, pools, secret_input, status,
+};
 use crate::advice::check_command;
 use crate::app;
 use crate::app::accounts::{self, NewKey};
@@ -24,8 +26,6 @@ use crate::os_error::in_words;
 use crate::probe::Finding;
 use crate::store::{Saved, Status};
 
-/// The words that programs of other people have for taking something away.
-pub(super) const REMOVE: [&str; 2] = ["rm", "delete"];
 /// The variable that a key may come from, besides standard input and a file.
 const KEY_VARIABLE: &str = "LATCHKEY_API_KEY";
 

@@ -46,6 +46,8 @@ use crate::app::platforms::Setting;
 use crate::app::{App, Begun, Caller, Options};
 use crate::clock::SystemClock;
 
+/// The words that programs of other people have for taking something away.
+const REMOVE: [&str; 2] = ["rm", "delete"];
 /// Whoever uses the command line has the state directory.
 const CALLER: Caller = Caller::LocalOperator;
 

@@ -8,10 +8,9 @@ use latchkey::snapshot::pool::{MAX_TIER, MAX_WEIGHT, Tier, Weight};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::accounts::REMOVE;
 use super::output::{Width, line, or_none, table};
 use super::rules::{self, Exact, RuleFlags};
-use super::{CALLER, Context, Error, Json, Result, number};
+use super::{CALLER, Context, Error, Json, REMOVE, Result, number};
 use crate::app::{keys, pools};
 use crate::store::{Pool, RuleChange, Rules};
 

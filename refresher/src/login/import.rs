@@ -6,9 +6,10 @@
 //! deserializer's type errors quote what they found, and here that would be a token. What nobody here needs of it is kept
 //! beside the account ([`template`]), so that an export writes the same file again.
 
+mod entry;
 mod fields;
 mod keys;
-pub mod recognise;
+mod recognise;
 pub mod template;
 
 use std::borrow::Cow;
@@ -16,9 +17,10 @@ use std::borrow::Cow;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
+use self::entry::Holds;
+pub use self::entry::{Entry, Form};
 use self::fields::{Place, kind};
-use self::recognise::Holds;
-pub use self::recognise::{Entry, recognise};
+pub use self::recognise::recognise;
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, OAuthTokens};
 use crate::oauth::answer::{EXPIRY_LIMIT, believed};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table, Value};
 
-use super::catalog::Error;
+use super::error::Error;
 use super::{Invalid, invalid};
 use crate::toml_place::Place;
 

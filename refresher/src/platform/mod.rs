@@ -6,6 +6,7 @@ mod api_key;
 pub mod catalog;
 mod convert;
 mod doors;
+mod error;
 pub mod flow;
 mod layers;
 mod limits;

@@ -8,7 +8,7 @@ use latchkey::snapshot::{KeyHash, Models};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::accounts::saving::check_name;
-use super::error::{Named, Unfit};
+use super::error::{MAX_CHOICES, Named, Unfit};
 use super::limits::{LimitRow, Terms};
 use super::rules::{DemandChange, RuleChange, Rules, rule_columns};
 use super::sql::{self, JsonText, json_text, limit_columns};
@@ -19,8 +19,6 @@ use crate::limits::LimitSettings;
 
 /// 160 random bits.
 const KEY_CHARACTERS: usize = 32;
-/// The most pools that a key's caller may choose, so that the key fits in a record.
-pub(super) const MAX_CHOICES: i64 = 1_000;
 /// The characters of a key that the store keeps for people: the prefix and 20 bits.
 const SHOWN_CHARACTERS: usize = CLIENT_KEY_PREFIX.len() + 4;
 

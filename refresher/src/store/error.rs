@@ -7,12 +7,15 @@ use latchkey::header::MAX_VALUE_BYTES;
 use latchkey::snapshot::fit;
 use latchkey::snapshot::pool::MAX_MEMBERS;
 
-use super::accounts::saving::MAX_NAME;
-use super::client_keys::MAX_CHOICES;
-use super::rotate::NotRotated;
 use crate::clock::UnixMillis;
-use crate::keys::{self, seal};
+use crate::keys;
+use crate::keys::seal::{self, KeyId};
 use crate::{files, os_error, state};
+
+/// The longest name of an account or a client key, in characters, so that a terminal shows a table of them.
+pub(super) const MAX_NAME: usize = 64;
+/// The most pools that a key's caller may choose, so that the key fits in a record.
+pub(super) const MAX_CHOICES: i64 = 1_000;
 
 /// A failure of the store. Never names a secret.
 #[derive(Debug, thiserror::Error)]
@@ -191,6 +194,23 @@ pub enum Error {
         /// It is a client of the account's own, which buys tokens.
         is_client: bool,
     },
+}
+
+/// The reason for which a rotation did not begin, or did not reach every record.
+#[derive(Debug, thiserror::Error)]
+pub enum NotRotated {
+    /// The first of the environment's keys seals already, and nobody but the operator can make another there.
+    #[error("the keys come from the environment, and LATCHKEY_KEY seals already")]
+    FixedKeys,
+    /// The first key at this place seals already, and nobody but the operator can make another there.
+    #[error("{0}: its first key seals already")]
+    GivenKeys(String),
+    /// The running `serve` has other variables.
+    #[error("the running daemon does not have the key {0}")]
+    NotServed(KeyId),
+    /// This many records cannot be opened: their key is not at hand, or they were changed.
+    #[error("{0} sealed records cannot be opened, so they keep their key")]
+    Unreadable(u64),
 }
 
 /// A failure of the database for people. SQLite's own words and numbers go to the log.

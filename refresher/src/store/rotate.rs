@@ -11,7 +11,7 @@ use super::accounts::vars_binding;
 use super::batch::origin_binding;
 use super::found::KEY_CHECK;
 use super::sqlite::empty_log;
-use super::{Change, Error, Result, Store, egress, key_id, sql};
+use super::{Change, Error, NotRotated, Result, Store, egress, key_id, sql};
 use crate::keys::KeySource;
 use crate::keys::seal::{self, Binding, FIRST_FORMAT, KeyId};
 use crate::state::StateDir;
@@ -83,23 +83,6 @@ impl SealedRow {
     fn proxy_binding(&self) -> Binding<'_> {
         egress::binding(&self.id, &self.platform)
     }
-}
-
-/// The reason for which a rotation did not begin, or did not reach every record.
-#[derive(Debug, thiserror::Error)]
-pub enum NotRotated {
-    /// The first of the environment's keys seals already, and nobody but the operator can make another there.
-    #[error("the keys come from the environment, and LATCHKEY_KEY seals already")]
-    FixedKeys,
-    /// The first key at this place seals already, and nobody but the operator can make another there.
-    #[error("{0}: its first key seals already")]
-    GivenKeys(String),
-    /// The running `serve` has other variables.
-    #[error("the running daemon does not have the key {0}")]
-    NotServed(KeyId),
-    /// This many records cannot be opened: their key is not at hand, or they were changed.
-    #[error("{0} sealed records cannot be opened, so they keep their key")]
-    Unreadable(u64),
 }
 
 /// The keys that are of no more use after a rotation, where the operator keeps them.

@@ -4,9 +4,8 @@
 use csv::{ReaderBuilder, StringRecord};
 use serde_json::{Map, Value};
 
+use super::entry::{Entry, Form, Holds};
 use super::fields::{Names, Place};
-use super::recognise::{Entry, Holds};
-use super::template::Form;
 use super::{Error, object};
 
 /// The names of a key.

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
+use super::entry::{Entry, Form, Holds};
 use super::fields::{self, Names, Place};
 use super::keys;
-use super::recognise::{Entry, Holds};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind};
 use crate::oauth::claims::{EMAIL, IDENTITY};
@@ -23,40 +23,6 @@ use crate::store::Vars;
 
 /// Bytes of a template. What programs keep beside a login has under 4 KiB.
 const TEMPLATE_LIMIT: usize = 64 * 1024;
-
-/// The form of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Form {
-    /// Codex CLI's `auth.json`.
-    Codex,
-    /// Claude Code's `.credentials.json`.
-    Claude,
-    /// Gemini CLI's `oauth_creds.json`, and Qwen Code's.
-    Gemini,
-    /// CLIProxyAPI's: one login, with nothing around it.
-    Flat,
-    /// sub2api's export.
-    Sub2api,
-    /// opencode's `auth.json`.
-    Opencode,
-    /// A JSON list of API keys.
-    Keys,
-    /// A table of API keys.
-    Csv,
-}
-
-impl Form {
-    /// The login in such a file, where no platform here takes it over.
-    pub fn whose(self) -> &'static str {
-        match self {
-            Form::Gemini => {
-                "a login of Gemini CLI's or Qwen Code's, which Google and Alibaba have ended for persons"
-            }
-            _ => "a login of a platform that takes none over here",
-        }
-    }
-}
 
 /// A place in a template, and what goes there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,14 +10,11 @@ use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
 use crate::credential::Credential;
 use crate::id::AccountId;
-use crate::store::error::{Named, Unfit};
+use crate::store::error::{MAX_NAME, Named, Unfit};
 use crate::store::limits::Terms;
 use crate::store::sql::{self, json_text, signed};
 use crate::store::sqlite::Connection;
 use crate::store::{Change, DEFAULT_POOL, Error, Result, Store};
-
-/// The longest name of an account or a client key, in characters, so that a terminal shows a table of them.
-pub(in crate::store) const MAX_NAME: usize = 64;
 
 /// An account to be saved.
 #[derive(Debug)]
