@@ -5,8 +5,7 @@
 
 use std::fmt;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use data_encoding::BASE64;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 use zeroize::Zeroizing;
@@ -116,7 +115,7 @@ impl Proxy {
         let user = self.user.as_ref()?;
         let password = self.password.as_ref().map_or("", |password| password);
         let pair = Zeroizing::new(format!("{user}:{password}"));
-        let encoded = Zeroizing::new(BASE64_STANDARD.encode(pair.as_bytes()));
+        let encoded = Zeroizing::new(BASE64.encode(pair.as_bytes()));
         Some(Zeroizing::new(format!("Basic {}", *encoded)))
     }
 }

@@ -1,11 +1,12 @@
 //! `refresher login`: a person logs an account in through their own browser.
 
 use std::io::{self, BufRead, IsTerminal, Read};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use clap::Args;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::process::Command;
 
 use super::output::{Out, line};
 use super::proxy::ProxyFlag;
@@ -271,6 +272,8 @@ fn client_secret() -> Result<SecretString, Error> {
     }
 }
 
+/// Has the desktop open `url` in its browser. One command of each system does that, so no library is needed; the runtime
+/// collects the command when it has ended.
 fn open_browser(url: &Url) {
     let (program, has_display) = if cfg!(target_os = "macos") {
         ("open", true)

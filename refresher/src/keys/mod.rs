@@ -11,8 +11,7 @@ pub mod secret_service;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use rand::RngCore;
 use zeroize::Zeroizing;
 
@@ -277,7 +276,7 @@ fn write_keys(vault: &dyn Vault, keys: &[KeyBytes]) -> Result<(), Error> {
     }
     let mut text = Zeroizing::new(String::with_capacity(keys.len() * 45));
     for key in keys {
-        STANDARD.encode_string(**key, &mut text);
+        BASE64.encode_append(&key[..], &mut text);
         text.push('\n');
     }
     vault.replace(&text)
@@ -305,10 +304,13 @@ fn parse_key(text: &str, place: &str, kept: KeyPlace) -> Result<KeyBytes, Error>
         found,
         kept,
     };
-    let bytes = STANDARD.decode(text).map(Zeroizing::new).map_err(|_| {
-        let length = text.chars().count();
-        malformed(format!("{length} characters that are not base64"))
-    })?;
+    let bytes = BASE64
+        .decode(text.as_bytes())
+        .map(Zeroizing::new)
+        .map_err(|_| {
+            let length = text.chars().count();
+            malformed(format!("{length} characters that are not base64"))
+        })?;
     match <[u8; KEY_BYTES]>::try_from(&bytes[..]) {
         Ok(key) => Ok(Zeroizing::new(key)),
         Err(_) => Err(malformed(format!("{} bytes", bytes.len()))),
@@ -318,7 +320,7 @@ fn parse_key(text: &str, place: &str, kept: KeyPlace) -> Result<KeyBytes, Error>
 /// The text of the key that consists of this byte alone.
 #[cfg(test)]
 pub(crate) fn encoded(byte: u8) -> String {
-    STANDARD.encode([byte; KEY_BYTES])
+    BASE64.encode(&[byte; KEY_BYTES])
 }
 
 /// The key that consists of this byte alone.

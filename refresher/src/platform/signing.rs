@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use data_encoding::BASE64URL_NOPAD;
 use ring::hmac;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -105,7 +104,7 @@ impl Unit {
 }
 
 fn base64url(bytes: impl AsRef<[u8]>) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
+    BASE64URL_NOPAD.encode(bytes.as_ref())
 }
 
 fn signature(input: &str, secret: &[u8]) -> String {
@@ -190,7 +189,7 @@ mod tests {
         let input = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.\
                      eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ";
         let key = "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
-        let key = URL_SAFE_NO_PAD.decode(key).unwrap();
+        let key = BASE64URL_NOPAD.decode(key.as_bytes()).unwrap();
         assert_eq!(
             signature(input, &key),
             "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
@@ -246,7 +245,7 @@ mod tests {
             .mint(&"a.b".into(), UnixMillis(5_999))
             .unwrap();
         let claims = signed.token.expose_secret().split('.').nth(1).unwrap();
-        let claims = String::from_utf8(URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+        let claims = String::from_utf8(BASE64URL_NOPAD.decode(claims.as_bytes()).unwrap()).unwrap();
         assert_eq!(claims, r#"{"api_key":"a","exp":1805,"timestamp":5}"#);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,9 +31,8 @@ impl UnixMillis {
 
     /// The time as RFC 3339 in UTC with whole seconds, such as `2026-11-21T22:00:00Z`.
     pub fn rfc3339(self) -> String {
-        OffsetDateTime::from_unix_timestamp(self.seconds() as i64)
-            .ok()
-            .and_then(|time| time.format(&Rfc3339).ok())
+        Timestamp::from_second(self.seconds() as i64)
+            .map(|time| time.to_string())
             .unwrap_or_default()
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::*;
 use crate::config::Refresh;
+use crate::credential::Renewal;
 use fake::{Fate, LIFE, World, minutes, seconds};
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,10 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::credential::{Credential, CredentialKind, OAuthTokens};
 use crate::egress::Proxy;
-use crate::refresh::ledger::RenewalOf;
+use crate::failing::Failing;
+use crate::oauth::answer::{Grant, Outcome};
+use crate::oauth::claims::IDENTITY;
+use crate::refresh::ledger::{Claim, Claimed, RenewalOf, Retry, Vars};
 
 /// The life of an access token.
 pub const LIFE: Duration = Duration::from_secs(40 * 60);
