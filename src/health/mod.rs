@@ -525,7 +525,7 @@ impl<'a> From<&'a Suspicion> for Why<'a> {
             back_at: suspicion.back_at(),
             awaits_credential: suspicion.awaits_credential(),
             is_told: false,
-            is_dead: suspicion.kind == Kind::Dead,
+            is_dead: suspicion.kind == SuspicionKind::Dead,
         }
     }
 }
