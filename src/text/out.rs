@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::tree::Text;
+use super::{find::find_in_string, tree::Text};
 
 /// A JSON text that is being written. It puts in the commas.
 #[derive(Debug, Default)]
@@ -99,6 +99,12 @@ impl Out {
         self.value(json.as_bytes());
     }
 
+    /// A value that was written by itself.
+    #[inline(never)]
+    pub fn written(&mut self, value: Self) {
+        self.value(&value.bytes);
+    }
+
     /// A whole number.
     #[inline(never)]
     pub fn number(&mut self, number: u64) {
@@ -146,9 +152,8 @@ impl Out {
 /// Appends `text` as it stands between the quotes of a string.
 #[inline(never)]
 pub fn escape(bytes: &mut Vec<u8>, text: &str) {
-    let needs = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..0x20);
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(needs) {
+    while let Some(at) = find_in_string(rest) {
         let (plain, special) = rest.split_at(at);
         bytes.extend_from_slice(plain);
         let byte = special.first().copied().unwrap_or_default();

@@ -3,13 +3,20 @@
 //! Values are borrowed from the text. A string of 20 MB costs a [`Node`] and no copy; what has to be sent on as it
 //! stands (a schema, the arguments of a call) is one slice ([`Json::raw`]).
 
-use std::{borrow::Cow, fmt::Write as _, ops::Range};
+use std::{borrow::Cow, cell::Cell, fmt::Write as _, ops::Range};
 
 use super::find::find_in_string;
 
-/// The most values that a text may have, names of members among them: 4 MiB of nodes. A reader looks for some forty
-/// members of an object by going through all of it, and a worker serves nobody else meanwhile.
+/// The most values that a text may have, names of members among them: 4 MiB of nodes. A worker serves nobody else while
+/// they are read. The longest sessions of agents have a hundred thousand.
 pub const MAX_VALUES: usize = 262_144;
+
+/// The most steps that the lookups in a [bounded](Tree::bounded) text take: one for each member that is passed, and
+/// [`LIKE_STEPS`] where its name begins alike and has to be compared. Requests take a few for each of their values.
+pub const MAX_STEPS: usize = 6 * 1024 * 1024;
+
+/// The steps of comparing a name.
+const LIKE_STEPS: usize = 16;
 
 /// The deepest that lists and objects may stand in each other.
 pub const MAX_DEPTH: usize = 128;
@@ -22,6 +29,8 @@ pub const MAX_BYTES: usize = 64 * 1024 * 1024;
 pub struct Tree<'a> {
     text: &'a str,
     nodes: Vec<Node>,
+    /// The steps that lookups may still take.
+    left: Cell<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -96,15 +105,39 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     /// It is not JSON, or beyond a bound.
+    #[inline(never)]
     pub fn read(bytes: &'a [u8]) -> Result<Self, Unread> {
+        Self::read_of(bytes, &mut { MAX_VALUES })
+    }
+
+    /// Reads one of several texts that together have no more values than are `left`, and takes off those that were read,
+    /// also where the text is no JSON.
+    ///
+    /// # Errors
+    /// It is not JSON, or beyond a bound.
+    #[inline(never)]
+    pub fn read_of(bytes: &'a [u8], left: &mut usize) -> Result<Self, Unread> {
         if bytes.len() > MAX_BYTES {
             return Err(Unread::TooLarge);
         }
         let text = std::str::from_utf8(bytes).map_err(|error| place(bytes, error.valid_up_to()))?;
         Ok(Self {
             text,
-            nodes: nodes(text.as_bytes())?,
+            nodes: nodes(text.as_bytes(), left)?,
+            left: Cell::new(usize::MAX),
         })
+    }
+
+    /// The same, in which lookups take no more than [`MAX_STEPS`]: then nothing more is found, and it
+    /// [is spent](Self::is_spent).
+    pub fn bounded(self) -> Self {
+        self.left.set(MAX_STEPS);
+        self
+    }
+
+    /// Tells a text in which no step was left for a lookup: what was found in it is not all that is there.
+    pub fn is_spent(&self) -> bool {
+        self.left.get() == 0
     }
 
     /// The outermost value.
@@ -164,7 +197,7 @@ enum Next {
 }
 
 /// The nodes of a text.
-fn nodes(text: &[u8]) -> Result<Vec<Node>, Unread> {
+fn nodes(text: &[u8], left: &mut usize) -> Result<Vec<Node>, Unread> {
     let mut nodes: Vec<Node> = Vec::new();
     let mut open: Vec<u32> = Vec::new();
     let (mut at, mut next) = (0_usize, Next::Value);
@@ -209,9 +242,9 @@ fn nodes(text: &[u8]) -> Result<Vec<Node>, Unread> {
             b'-' | b'0'..=b'9' if is_value => Kind::Number,
             _ => return Err(wrong()),
         };
-        if nodes.len() >= MAX_VALUES {
-            return Err(Unread::TooLarge);
-        }
+        *left = left.checked_sub(1).ok_or(Unread::TooLarge)?;
+        #[cfg(test)]
+        super::find::work::add(1);
         let rest = text.get(at..).unwrap_or_default();
         let length = match kind {
             Kind::Object | Kind::List => {
@@ -258,20 +291,31 @@ fn position(at: usize) -> u32 {
 
 /// The length of the string with which a text begins, both quotes among it; none for one that is none.
 fn text_length(text: &[u8]) -> Option<usize> {
-    let mut at = 1_usize;
+    // The bytes since the last escape that were looked at one by one: where escapes stand close to each other, a search
+    // for the next one costs more.
+    let (mut at, mut looked) = (1_usize, 0_u32);
     loop {
-        at = at.saturating_add(find_in_string(text.get(at..)?)?);
-        let (found, rest) = text.get(at..)?.split_first()?;
-        let escape = match (found, rest) {
-            (b'"', _) => return at.checked_add(1),
-            (b'\\', [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..]) => 2,
-            (b'\\', [b'u', digits @ ..]) => {
-                let digits = digits.get(..4)?;
-                digits.iter().all(u8::is_ascii_hexdigit).then_some(6)?
+        let step = match text.get(at)? {
+            b'"' => return at.checked_add(1),
+            b'\\' => {
+                looked = 0;
+                match text.get(at.saturating_add(1))? {
+                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
+                    b'u' => {
+                        let digits = text.get(at.saturating_add(2)..at.saturating_add(6))?;
+                        digits.iter().all(u8::is_ascii_hexdigit).then_some(6)?
+                    }
+                    _ => return None,
+                }
             }
-            _ => return None,
+            ..0x20 => return None,
+            _ if looked < 8 => {
+                looked = looked.saturating_add(1);
+                1
+            }
+            _ => find_in_string(text.get(at..)?)?,
         };
-        at = at.saturating_add(escape);
+        at = at.saturating_add(step);
     }
 }
 
@@ -391,11 +435,46 @@ impl<'t, 'a> Json<'t, 'a> {
     /// The member of that name, if it is there and not `null`. Of several the last counts, as in other readers.
     #[inline(never)]
     pub fn get(self, name: &str) -> Option<Self> {
-        let members = self.members().filter(|(found, _)| found.is(name));
-        members
-            .last()
-            .map(|(_, value)| value)
-            .filter(|value| !value.is_null())
+        let (tree, object) = (self.tree, self.node());
+        let end = match object.kind {
+            Kind::Object => object.next,
+            _ => 0,
+        };
+        let (mut at, mut found) = (self.at.saturating_add(1), None);
+        let mut left = tree.left.get();
+        // A character has 1 to 6 bytes of an escaped text for each of its own.
+        let (least, most) = (name.len(), name.len().saturating_mul(6));
+        while at < end && left > 0 {
+            let own = tree.node(at);
+            let value = at.saturating_add(1);
+            at = tree.node(value).next.max(value);
+            left = left.saturating_sub(1);
+            let length = (own.end as usize)
+                .saturating_sub(own.start as usize)
+                .saturating_sub(2);
+            if !(least..=most).contains(&length) {
+                continue;
+            }
+            let own = tree.slice(own.start.saturating_add(1), own.end.saturating_sub(1));
+            let first = own.as_bytes().first();
+            if first != name.as_bytes().first() && first != Some(&b'\\') {
+                continue;
+            }
+            left = left.saturating_sub(LIKE_STEPS);
+            if Text::Escaped(own).is(name) {
+                found = Some(Json { tree, at: value });
+            }
+        }
+        #[cfg(test)]
+        super::find::work::add(tree.left.get().saturating_sub(left));
+        tree.left.set(left);
+        found.filter(|value| left > 0 && !value.is_null())
+    }
+
+    /// Takes steps off those that lookups may take: of work that grows with the text in another way than they do.
+    pub fn spend(self, steps: usize) {
+        let left = &self.tree.left;
+        left.set(left.get().saturating_sub(steps));
     }
 
     /// The string in the member of that name.
@@ -463,6 +542,9 @@ impl<'t, 'a> Iterator for Children<'t, 'a> {
     }
 }
 
+/// The longest text that is told to be blank, in bytes.
+const MAX_BLANK_BYTES: usize = 4096;
+
 /// A text that may still have the escapes of the JSON from which it comes.
 #[derive(Debug, Clone)]
 pub enum Text<'a> {
@@ -505,8 +587,12 @@ impl<'a> Text<'a> {
             {
                 false
             }
-            Self::Escaped(escaped) if !escaped.contains('\\') => *escaped == other,
             Self::Plain(text) => text == other,
+            // What an escape stands for is shorter.
+            Self::Escaped(escaped) if escaped.len() == other.len() => {
+                *escaped == other && !other.contains('\\')
+            }
+            // It ends at the first character that is another one.
             Self::Escaped(escaped) => Unescaped(escaped).eq(other.chars()),
         }
     }
@@ -527,15 +613,14 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Tells a text of white space alone.
+    /// Tells a text of white space alone, up to [`MAX_BLANK_BYTES`] of it: a longer one goes on as any other text.
+    #[inline(never)]
     pub fn is_blank(&self) -> bool {
-        match self {
-            Self::Escaped(escaped) => {
-                !escaped.contains('\\') && escaped.trim().is_empty()
-                    || self.plain().trim().is_empty()
+        self.len() <= MAX_BLANK_BYTES
+            && match self {
+                Self::Escaped(escaped) => characters(escaped).all(char::is_whitespace),
+                Self::Plain(text) => text.trim().is_empty(),
             }
-            Self::Plain(text) => text.trim().is_empty(),
-        }
     }
 }
 
@@ -557,6 +642,8 @@ impl Unescaped<'_> {
 impl Iterator for Unescaped<'_> {
     type Item = char;
 
+    // Many loops go through it, and few texts have an escape.
+    #[inline(never)]
     fn next(&mut self) -> Option<char> {
         let mut chars = self.0.chars();
         let char = chars.next()?;
@@ -613,6 +700,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::text::find::work;
 
     fn value(json: Json<'_, '_>) -> Value {
         match json.kind() {
@@ -705,6 +793,67 @@ mod tests {
             prop_assert!(read.is(&text));
             prop_assert_eq!(read.is(&other), text == other);
         }
+    }
+
+    /// Whatever an object has, its members are passed so many times and no more; what is found after that would not be
+    /// all that is there, so nothing is.
+    #[test]
+    fn lookups_take_so_many_steps() {
+        for member in [r#""a":1,"#, r#""b":1,"#, r#""\u0062":1,"#, r#""\u0061":1,"#] {
+            let members = 1_000;
+            let text = format!("{{{}\"b\":2}}", member.repeat(members));
+            let tree = Tree::read(text.as_bytes()).unwrap().bounded();
+            let mut lookups = 0_usize;
+            let steps = work::of(|| {
+                while tree.root().get("b").is_some() {
+                    lookups += 1;
+                }
+            });
+            assert!(tree.is_spent());
+            assert_eq!(steps, MAX_STEPS, "{member}");
+            let each = MAX_STEPS / (members + 1);
+            assert!(
+                (each / (LIKE_STEPS + 1) - 1..=each).contains(&lookups),
+                "{member}: {lookups}"
+            );
+            let free = Tree::read(text.as_bytes()).unwrap();
+            (0..2 * lookups).for_each(|_| assert!(free.root().get("b").is_some()));
+        }
+    }
+
+    /// A search looks at each byte of a string once at most, however its escapes stand.
+    #[test]
+    fn a_string_is_looked_through_once() {
+        for piece in [
+            "a",
+            "\\n",
+            "\\u0022",
+            "a\\n",
+            "some words\\n",
+            "\u{e9}",
+            "123456789\\\"",
+        ] {
+            let text = format!("\"{}\"", piece.repeat(10_000));
+            let examined = work::of(|| assert!(Tree::read(text.as_bytes()).is_ok()));
+            assert!(examined <= text.len() + 1, "{piece:?}: {examined}");
+        }
+    }
+
+    /// What stands in several texts is bounded as what stands in one, also where they break off.
+    #[test]
+    fn several_texts_share_their_values() {
+        let mut left = 10;
+        assert!(Tree::read_of(b"[1,2,3]", &mut left).is_ok());
+        assert!(matches!(
+            Tree::read_of(b"[1,2,", &mut left),
+            Err(Unread::NoJson { .. })
+        ));
+        assert_eq!(left, 3);
+        assert!(matches!(
+            Tree::read_of(b"[1,2,3]", &mut left),
+            Err(Unread::TooLarge)
+        ));
+        assert_eq!(left, 0);
     }
 
     #[test]
