@@ -154,12 +154,12 @@ impl Dialect {
         target: &Target<'_>,
         created: u64,
     ) -> Result<TranslatedRequest, Refused> {
-        let tree = Tree::read(body).map_err(read::unread)?;
+        let tree = Tree::read(body).map_err(read::unread)?.bounded();
         let none = || Refused::at(String::new(), "the platform speaks another dialect");
         let own = self.format().parts();
         let read = own.read_request.ok_or_else(none)?;
         let write = platform.format().parts().write_request.ok_or_else(none)?;
-        let mut request = read(&tree)?;
+        let mut request = read::request(&tree, read)?;
         request.length = body.len();
         if let Some(read_target) = own.read_target {
             read_target(&mut request, target.asked_at);
@@ -206,7 +206,8 @@ fn said_tier(platform: Dialect, target: &Target<'_>, body: Vec<u8>) -> Vec<u8> {
     if edits.is_empty() {
         return body;
     }
-    let made = Tree::read(&body)
+    // It may have more values than the caller's.
+    let made = Tree::read_of(&body, &mut { usize::MAX })
         .ok()
         .and_then(|tree| edited(&tree, &edits));
     made.unwrap_or(body)
@@ -223,8 +224,8 @@ impl Dialect {
         let (Some(read), Some(counting)) = (parts.read_request, parts.count) else {
             return Ok(None);
         };
-        let tree = Tree::read(body).map_err(read::unread)?;
-        let tokens = read(&tree)?.estimated_tokens();
+        let tree = Tree::read(body).map_err(read::unread)?.bounded();
+        let tokens = read::request(&tree, read)?.estimated_tokens();
         Ok(String::from_utf8(counting.answer(tokens)).ok())
     }
 

@@ -3,8 +3,9 @@
 use super::{EXTRA, MAKER, SIGNATURE};
 use crate::{
     dialect::neutral::read::{
-        self, Read, add_tool, as_text, expect, foreign, media, media_by_url, missing, object,
-        optional_flag, optional_list, optional_number, optional_text, optional_whole, text, wrong,
+        self, Read, add_tool, as_text, expect, foreign, media, media_by_url, missing, name, object,
+        optional_flag, optional_list, optional_number, optional_text, optional_whole, text,
+        tool_name, wrong,
     },
     dialect::neutral::{
         Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Refused,
@@ -149,7 +150,7 @@ fn tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
         } else if kind.is("custom") {
             let custom = tool.get("custom").ok_or_else(|| missing(tool, "custom"))?;
             let read = Tool {
-                name: text(custom, "name")?,
+                name: tool_name(custom)?,
                 description: optional_text(custom, "description")?,
                 input: ToolInput::Raw(custom.get("format").map(Json::raw)),
                 strict: None,
@@ -164,7 +165,7 @@ fn tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
 
 fn tool_of_function<'a>(function: Json<'_, 'a>) -> Read<Tool<'a>> {
     Ok(Tool {
-        name: text(function, "name")?,
+        name: tool_name(function)?,
         description: optional_text(function, "description")?,
         input: ToolInput::Schema(function.get("parameters").map(|one| one.raw().into())),
         strict: optional_flag(function, "strict")?,
@@ -201,7 +202,7 @@ fn choice<'a>(body: Json<'_, 'a>) -> Read<Option<Choice<'a>>> {
 /// The name in `{"type": "function", "function": {"name": …}}`, and in the like of older times.
 fn chosen<'a>(choice: Json<'_, 'a>) -> Read<Text<'a>> {
     let inner = choice.get("function").or_else(|| choice.get("custom"));
-    text(inner.unwrap_or(choice), "name")
+    name(inner.unwrap_or(choice), "name")
 }
 
 fn read_message<'a>(message: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
@@ -213,12 +214,13 @@ fn read_message<'a>(message: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()
         "assistant" => push(request, Role::Assistant, said(message)?),
         "tool" | "function" => {
             let id = match message.get("tool_call_id") {
-                None => text(message, "name")?,
-                Some(_) => text(message, "tool_call_id")?,
+                None => name(message, "name")?,
+                Some(_) => name(message, "tool_call_id")?,
             };
             let result = ToolResult {
                 id,
                 blocks: content(message)?,
+                is_object: false,
                 is_error: false,
             };
             push(request, Role::User, vec![Block::Result(result)])
@@ -268,8 +270,8 @@ fn said<'a>(message: Json<'_, 'a>) -> Read<Vec<Block<'a>>> {
     if let Some(function) = message.get("function_call") {
         blocks.push(Block::Call(Call {
             // The result names the function, for want of an id.
-            id: text(function, "name")?,
-            name: text(function, "name")?,
+            id: name(function, "name")?,
+            name: name(function, "name")?,
             arguments: Arguments::Text(text(function, "arguments")?),
         }));
     }
@@ -277,10 +279,10 @@ fn said<'a>(message: Json<'_, 'a>) -> Read<Vec<Block<'a>>> {
         .into_iter()
         .flat_map(Json::items);
     for call in calls {
-        let id = text(call, "id")?;
+        let id = name(call, "id")?;
         let (name, arguments) = if let Some(custom) = call.get("custom") {
             (
-                text(custom, "name")?,
+                name(custom, "name")?,
                 Arguments::Raw(text(custom, "input")?),
             )
         } else {
@@ -288,7 +290,7 @@ fn said<'a>(message: Json<'_, 'a>) -> Read<Vec<Block<'a>>> {
                 .get("function")
                 .ok_or_else(|| missing(call, "function"))?;
             let arguments = optional_text(function, "arguments")?.unwrap_or(Text::of(""));
-            (text(function, "name")?, Arguments::Text(arguments))
+            (name(function, "name")?, Arguments::Text(arguments))
         };
         let extra = call.get(EXTRA).and_then(|extra| extra.get(MAKER));
         if let Some(signature) = extra.and_then(|extra| extra.get_text(SIGNATURE)) {

@@ -42,6 +42,7 @@ const NOTHING: &str = "{}";
 /// Content that this dialect has no form for.
 pub(super) fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, Refused> {
     let accent = target.accent;
+    functions::find_objects(request, false)?;
     functions::fit(request, MAX_NAME_BYTES);
     let choices = accent.words(accent::TOOL_CHOICE);
     let choices = choices.as_deref().unwrap_or(CHOICES);

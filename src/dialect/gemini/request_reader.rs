@@ -14,13 +14,16 @@ use crate::{
     dialect::neutral::{
         Arguments, Block, Call, Choice, Effort, MediaKind, Output, Reasoning, Request, Role,
         Sampling, Schema, Source, Tool, ToolInput, ToolResult, Turn,
-        names::ENVELOPE,
+        names::{ENVELOPE, key},
         read::{
             Read, add_tool, as_list, as_number, as_text, as_whole, expect, foreign, media, missing,
-            object, wrong,
+            name, named, object, tool_name, wrong,
         },
     },
-    text::tree::{Json, Kind, Text, Tree},
+    text::{
+        find::find_either,
+        tree::{Json, Kind, Text, Tree},
+    },
 };
 
 /// The end of a path that asks for a stream.
@@ -79,7 +82,11 @@ pub(super) fn read_target(request: &mut Request<'_>, asked_at: &str) {
 /// The member of that name, in camel case or in snake case.
 #[inline(never)]
 fn get<'t, 'a>(json: Json<'t, 'a>, name: &str) -> Option<Json<'t, 'a>> {
-    json.get(name).or_else(|| {
+    let found = json.get(name);
+    if !name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return found;
+    }
+    found.or_else(|| {
         let mut snake = String::with_capacity(name.len().saturating_add(4));
         for char in name.chars() {
             if char.is_ascii_uppercase() {
@@ -87,7 +94,7 @@ fn get<'t, 'a>(json: Json<'t, 'a>, name: &str) -> Option<Json<'t, 'a>> {
             }
             snake.push(char.to_ascii_lowercase());
         }
-        (snake != name).then(|| json.get(&snake)).flatten()
+        json.get(&snake)
     })
 }
 
@@ -214,7 +221,7 @@ fn read_tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
                 None => get(function, "parameters").map(schema::of_google),
             };
             let read = Tool {
-                name: text(function, "name")?,
+                name: tool_name(function)?,
                 description: optional_text(function, "description")?,
                 input: ToolInput::Schema(input),
                 strict: None,
@@ -377,9 +384,9 @@ fn signed<'a>(signature: Text<'a>) -> Text<'a> {
 
 /// Base64 in its usual alphabet: Google takes that of URLs too, and its Python client sends it.
 fn usual(base64: &str) -> Cow<'_, str> {
-    match base64.contains(['-', '_']) {
-        true => base64.replace('-', "+").replace('_', "/").into(),
-        false => base64.into(),
+    match find_either(base64.as_bytes(), b'-', b'_') {
+        Some(_) => base64.replace('-', "+").replace('_', "/").into(),
+        None => base64.into(),
     }
 }
 
@@ -426,8 +433,10 @@ fn read_call<'a>(
     (content, part): (usize, usize),
     open: &mut Open<'a>,
 ) -> Read<Call<'a>> {
-    let name = text(call, "name")?;
-    let id = optional_text(call, "id")?.filter(|id| !id.is_empty());
+    let name = name(call, "name")?;
+    let id = optional_text(call, "id")?
+        .map(|id| named(call, id))
+        .filter(|id| !id.is_empty());
     // The same one each time that the conversation is sent.
     let id = id.unwrap_or_else(|| Text::made(format!("call_{content}_{part}")));
     let arguments = match get(call, "args") {
@@ -437,7 +446,7 @@ fn read_call<'a>(
             args.raw()
         }
     };
-    open.known.insert(id.plain().into_owned());
+    open.known.insert(key(&id));
     let of_tool = open.by_name.entry(name.plain().into_owned()).or_default();
     of_tool.push_back(id.clone());
     Ok(Call {
@@ -448,19 +457,19 @@ fn read_call<'a>(
 }
 
 fn read_result<'a>(result: Json<'_, 'a>, open: &mut Open<'a>) -> Read<ToolResult<'a>> {
-    let id = optional_text(result, "id")?;
-    let id = id.filter(|id| open.known.contains(&*id.plain()));
+    let id = optional_text(result, "id")?.map(|id| named(result, id));
+    let id = id.filter(|id| open.known.contains(&key(id)));
     let id = match id {
         Some(id) => id,
         None => {
-            let name = text(result, "name")?;
+            let name = name(result, "name")?;
             let calls = open.by_name.get_mut(&*name.plain());
             let answered = &open.answered;
             calls
                 .and_then(|calls| {
                     loop {
                         let id = calls.pop_front()?;
-                        if !answered.contains(&*id.plain()) {
+                        if !answered.contains(&key(&id)) {
                             break Some(id);
                         }
                     }
@@ -468,7 +477,7 @@ fn read_result<'a>(result: Json<'_, 'a>, open: &mut Open<'a>) -> Read<ToolResult
                 .ok_or_else(|| foreign(result, "no call of this tool comes before its result"))?
         }
     };
-    open.answered.insert(id.plain().into_owned());
+    open.answered.insert(key(&id));
     let (mut blocks, mut is_error) = (Vec::new(), false);
     if let Some(response) = get(result, "response") {
         let (text, failed) = response_text(response);
@@ -485,6 +494,7 @@ fn read_result<'a>(result: Json<'_, 'a>, open: &mut Open<'a>) -> Read<ToolResult
     Ok(ToolResult {
         id,
         blocks,
+        is_object: false,
         is_error,
     })
 }

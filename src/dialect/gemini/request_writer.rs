@@ -20,6 +20,7 @@ const MOST_STOPS: usize = 5;
 /// Content that this dialect has no form for.
 pub(super) fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, Refused> {
     let accent = target.accent;
+    functions::find_objects(request, true)?;
     name_tools(request);
     leave_out(request, target);
     let effort = request.effort_for(accent);

@@ -158,7 +158,9 @@ pub fn told(dialect: Dialect, body: &[u8]) -> Result<Vec<String>, Refused> {
 fn called(call: &Call<'_>) -> String {
     let arguments = match &call.arguments {
         Arguments::Json(json) => (*json).to_owned(),
-        Arguments::Text(text) | Arguments::Raw(text) => text.plain().into_owned(),
+        Arguments::Text(text) | Arguments::Object(text) | Arguments::Raw(text) => {
+            text.plain().into_owned()
+        }
     };
     let json: Option<Value> = serde_json::from_str(&arguments).ok();
     let arguments = json.map_or(arguments, |json| json.to_string());

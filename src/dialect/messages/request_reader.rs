@@ -5,9 +5,9 @@ use crate::{
         Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Request, Role,
         Sampling, Source, Tool, ToolInput, ToolResult, Turn,
         read::{
-            self, Read, add_tool, as_text, expect, foreign, media, media_by_address, missing,
+            self, Read, add_tool, as_text, expect, foreign, media, media_by_address, missing, name,
             object, optional_flag, optional_list, optional_number, optional_text, optional_whole,
-            text, wrong,
+            text, tool_name, wrong,
         },
     },
     text::tree::{Json, Kind, Text, Tree},
@@ -114,7 +114,7 @@ fn tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
             continue;
         }
         let read = Tool {
-            name: text(tool, "name")?,
+            name: tool_name(tool)?,
             description: optional_text(tool, "description")?,
             input: ToolInput::Schema(tool.get("input_schema").map(|one| one.raw().into())),
             strict: optional_flag(tool, "strict")?,
@@ -132,7 +132,7 @@ fn choice<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
     request.choice = Some(match &*kind.plain() {
         "none" => Choice::None,
         "any" => Choice::Any,
-        "tool" => Choice::One(text(choice, "name")?),
+        "tool" => Choice::One(name(choice, "name")?),
         _ => Choice::Auto,
     });
     if optional_flag(choice, "disable_parallel_tool_use")? == Some(true) {
@@ -202,13 +202,14 @@ fn block<'a>(block: Json<'_, 'a>) -> Read<Option<Block<'a>>> {
             opaque: optional_text(block, "data")?,
         },
         "tool_use" => Block::Call(Call {
-            id: text(block, "id")?,
-            name: text(block, "name")?,
+            id: name(block, "id")?,
+            name: name(block, "name")?,
             arguments: Arguments::Json(block.get("input").map_or("{}", Json::raw)),
         }),
         "tool_result" => Block::Result(ToolResult {
-            id: text(block, "tool_use_id")?,
+            id: name(block, "tool_use_id")?,
             blocks: block.get("content").map_or(Ok(Vec::new()), blocks)?,
+            is_object: false,
             is_error: optional_flag(block, "is_error")?.unwrap_or_default(),
         }),
         // What the platform's own tools did; the model told it in its text.

@@ -47,12 +47,13 @@ enum Thinking {
 pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, Refused> {
     let accent = target.accent;
     functions::fit(request, MAX_NAME_BYTES);
+    functions::find_objects(request, false)?;
     let schema = put_schema(request, accent)?;
     if matches!(request.choice, Some(Choice::Some { .. })) {
         functions::keep_chosen(request, MAX_NAME_BYTES);
     }
     let choice = kind_of_choice(request);
-    let mut messages = Out::default();
+    let mut messages = request.out();
     let turns = turns(request, target)?;
     let mut failed = None;
     messages.list(|out| failed = turns.write(out).err());
@@ -77,7 +78,7 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
     }
     leave_out(request, target, thinking);
     let request = &*request;
-    let mut out = Out::with_capacity(4096);
+    let mut out = request.out();
     out.object(|out| {
         out.name("model").text(&target.model);
         out.name("max_tokens").number(bound);
@@ -90,9 +91,7 @@ pub fn write(request: &mut Request<'_>, target: &Target<'_>) -> Result<Vec<u8>, 
                 }
             });
         }
-        let messages = messages.into_bytes();
-        out.name("messages")
-            .raw(std::str::from_utf8(&messages).unwrap_or("[]"));
+        out.name("messages").written(messages);
         write_tools(request, &stubs, out);
         if let Some(kind) = choice.filter(|_| !request.tools.is_empty()) {
             write_choice(request, kind, out);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Block, Call, Refused, Role, ToolResult, Turn};
+use super::{Block, Call, Refused, Role, ToolResult, Turn, names::key};
 use crate::text::tree::Text;
 
 /// The text that tells the model of a call that nobody answered.
@@ -71,13 +71,13 @@ fn said<'r, 'a>(
     }
     let mut results: BTreeMap<String, VecDeque<&ToolResult<'a>>> = BTreeMap::new();
     for call in &calls {
-        results.entry(plain(&call.id)).or_default();
+        results.entry(key(&call.id)).or_default();
     }
     let at = steps.len();
     steps.push(Step::Results(Vec::new()));
     rest = others(rest, &mut results, steps)?;
     let answered = calls.into_iter().map(|call| {
-        let result = results.get_mut(&*call.id.plain());
+        let result = results.get_mut(&key(&call.id));
         (call, result.and_then(VecDeque::pop_front))
     });
     let answered = answered.collect();
@@ -113,8 +113,8 @@ fn others<'r, 'a>(
                     continue;
                 }
             };
-            let id = result.id.plain();
-            let Some(of_call) = results.get_mut(&*id) else {
+            let Some(of_call) = results.get_mut(&key(&result.id)) else {
+                let id = result.id.plain();
                 let id = shown(&id);
                 let why = format!("the result of the call {id:?} does not follow that call");
                 return Err(Refused::at(String::new(), why));
@@ -135,10 +135,6 @@ fn others<'r, 'a>(
 fn shown(text: &str) -> &str {
     let end = text.floor_char_boundary(MAX_SHOWN_BYTES);
     text.get(..end).unwrap_or_default()
-}
-
-fn plain(text: &Text<'_>) -> String {
-    text.plain().into_owned()
 }
 
 /// A text that only the operator of the conversation says, for platforms that take that from the user alone.
@@ -188,6 +184,7 @@ mod tests {
         Block::Result(ToolResult {
             id: Text::of(id),
             blocks: Vec::new(),
+            is_object: false,
             is_error: false,
         })
     }

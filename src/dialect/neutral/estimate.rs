@@ -41,7 +41,9 @@ fn weight(block: &Block<'_>) -> u64 {
         },
         Block::Call(call) => {
             let arguments = match &call.arguments {
-                Arguments::Text(text) | Arguments::Raw(text) => length(text),
+                Arguments::Text(text) | Arguments::Object(text) | Arguments::Raw(text) => {
+                    length(text)
+                }
                 Arguments::Json(json) => json.len() as u64,
             };
             length(&call.name).saturating_add(arguments)

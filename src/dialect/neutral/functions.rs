@@ -2,10 +2,13 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
-use super::{Arguments, Block, Call, Choice, Output, Request, Schema, Tool, ToolInput, names};
+use super::{
+    Arguments, Block, Call, Choice, Output, Refused, Request, Schema, Tool, ToolInput, names,
+    read::beyond,
+};
 use crate::text::{
     out::{Out, escape},
-    tree::{Kind, Text, Tree},
+    tree::{Kind, MAX_VALUES, Text, Tree, Unread},
 };
 
 /// The schema of a function without one.
@@ -14,6 +17,9 @@ pub const NO_SCHEMA: &str = r#"{"type":"object","properties":{}}"#;
 /// The schema of a function that stands for a tool of a raw text.
 const RAW_SCHEMA: &str =
     r#"{"type":"object","properties":{"input":{"type":"string"}},"required":["input"]}"#;
+
+/// The bytes of texts in which the word JSON is looked for, some 4 ms. Behind them it is said once more.
+const MAX_SEARCHED_BYTES: usize = 1024 * 1024;
 
 /// The text that tells the model to answer in JSON.
 pub const IN_JSON: &str = "Answer with an object of JSON, and nothing else.";
@@ -109,16 +115,72 @@ pub fn description<'a>(tool: &Tool<'a>) -> Vec<Text<'a>> {
     pieces
 }
 
-/// The arguments of a call as an object of JSON: what is none is put into one.
+/// Tells the arguments of calls that are objects from other texts, for a platform that takes objects alone; and such
+/// results of calls where it `takes_results`.
+///
+/// # Errors
+/// Together they have more values than a body may have.
+#[inline(never)]
+pub fn find_objects(request: &mut Request<'_>, takes_results: bool) -> Result<(), Refused> {
+    let mut left = MAX_VALUES;
+    let blocks = request.turns.iter_mut().flat_map(|turn| &mut turn.blocks);
+    for block in blocks {
+        match block {
+            Block::Call(Call { arguments, .. }) => {
+                let Arguments::Text(text) = arguments else {
+                    continue;
+                };
+                match is_object_of(text, &mut left) {
+                    Ok(true) => *arguments = Arguments::Object(text.clone()),
+                    Ok(false) => {}
+                    Err(()) => {
+                        let why = format!(
+                            "the arguments of its calls have more than {MAX_VALUES} values, the most that a translation takes"
+                        );
+                        return Err(beyond(why));
+                    }
+                }
+            }
+            Block::Result(result) if takes_results => {
+                let mut texts = result.blocks.iter().filter_map(|block| match block {
+                    Block::Text { text } => Some(text),
+                    _ => None,
+                });
+                if let (Some(text), None) = (texts.next(), texts.next()) {
+                    result.is_object = is_object_of(text, &mut left).unwrap_or_default();
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Tells an object among texts that together have no more values than are `left`.
+///
+/// # Errors
+/// They have more.
+#[inline(never)]
+fn is_object_of(text: &Text<'_>, left: &mut usize) -> Result<bool, ()> {
+    let plain = text.plain();
+    if !plain.trim_start().starts_with('{') {
+        return Ok(false);
+    }
+    match Tree::read_of(plain.as_bytes(), left) {
+        Err(Unread::TooLarge) => Err(()),
+        read => Ok(read.is_ok_and(|tree| tree.root().kind() == Kind::Object)),
+    }
+}
+
+/// The arguments of a call as an object of JSON: what is [none](find_objects) is put into one.
 pub fn object<'c>(call: &'c Call<'_>) -> Cow<'c, str> {
     match &call.arguments {
-        Arguments::Json(json) if is_object(json) => (*json).into(),
+        // It stands in a body that was read.
+        Arguments::Json(json) if json.starts_with('{') => (*json).into(),
         Arguments::Json(json) => format!("{{\"input\":{json}}}").into(),
+        Arguments::Object(text) => text.plain(),
         Arguments::Text(text) => {
             let plain = text.plain();
-            if is_object(&plain) {
-                return plain;
-            }
             match plain.trim() {
                 "" => "{}".into(),
                 _ => within_input(&plain).into(),
@@ -154,7 +216,7 @@ pub fn tell_schema(request: &mut Request<'_>, form: &str) {
         Output::Json if form == "none" => {
             request.system.push(Text::of(IN_JSON));
         }
-        Output::Json if !request.system.iter().any(says_json) && !turns_say_json(request) => {
+        Output::Json if !say_json(request.system.iter()) && !turns_say_json(request) => {
             // Most platforms refuse it without the word.
             request.system.push(Text::of(IN_JSON));
             return;
@@ -185,23 +247,31 @@ pub fn write_schema(asked: &Schema<'_>, strict: Option<bool>, out: &mut Out) {
     }
 }
 
-/// Tells a text in which JSON is spoken of.
-pub fn says_json(text: &Text<'_>) -> bool {
-    let plain = text.plain();
-    let words = plain.as_bytes().windows(b"json".len());
-    words
-        .into_iter()
-        .any(|word| word.eq_ignore_ascii_case(b"json"))
+/// Tells texts in which JSON is spoken of, as far as [`MAX_SEARCHED_BYTES`].
+pub fn say_json<'t, 'a: 't>(texts: impl Iterator<Item = &'t Text<'a>>) -> bool {
+    let mut left = MAX_SEARCHED_BYTES;
+    for text in texts {
+        let (Text::Escaped(text) | Text::Plain(Cow::Borrowed(text))) = text else {
+            continue;
+        };
+        let text = text.as_bytes();
+        let text = text.get(..left).unwrap_or(text);
+        left = left.saturating_sub(text.len());
+        let mut words = text.windows(b"json".len());
+        if words.any(|word| word.eq_ignore_ascii_case(b"json")) {
+            return true;
+        }
+    }
+    false
 }
 
 /// Tells a conversation in which JSON is spoken of.
 pub fn turns_say_json(request: &Request<'_>) -> bool {
     let blocks = request.turns.iter().flat_map(|turn| &turn.blocks);
-    let mut texts = blocks.filter_map(|block| match block {
+    say_json(blocks.filter_map(|block| match block {
         Block::Text { text } => Some(text),
         _ => None,
-    });
-    texts.any(says_json)
+    }))
 }
 
 /// Tells an object of JSON.

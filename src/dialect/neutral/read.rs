@@ -1,11 +1,21 @@
 //! The steps that readers of all dialects have in common.
 
-use super::{Media, MediaKind, Output, Refused, Request, Schema, Source, Tool};
+use super::{
+    Choice, Media, MediaKind, Output, Refused, Request, Schema, Source, Tool, names::MAX_NAME_BYTES,
+};
 use crate::text::tree::{Json, Kind, MAX_VALUES, Text, Tree, Unread};
 
 /// The most tools of a request. OpenAI takes 128. Each costs some copies of its name, and they stay until the answer
 /// has ended.
 pub const MAX_TOOLS: usize = 4096;
+
+/// The steps that a byte of a tool's name counts for: it is compared with the names of a dozen others, in some tables. So
+/// there are 256 KiB of them.
+const TOOL_NAME_STEPS: usize = 24;
+
+/// The same for the names and ids in a conversation that are too long to go on as they are: they are hashed. So there are
+/// 2 MiB of those.
+const LONG_NAME_STEPS: usize = 3;
 
 /// A result whose error names the member.
 pub type Read<T> = Result<T, Refused>;
@@ -16,6 +26,44 @@ pub fn object<'t, 'a>(tree: &'t Tree<'a>) -> Read<Json<'t, 'a>> {
     let root = tree.root();
     expect(root, Kind::Object)?;
     Ok(root)
+}
+
+/// Reads a request whole, as `read` reads it.
+///
+/// # Errors
+/// The member that is wrong; or the body is beyond a bound.
+#[inline(never)]
+pub fn request<'a>(
+    tree: &Tree<'a>,
+    read: for<'b> fn(&Tree<'b>) -> Read<Request<'b>>,
+) -> Read<Request<'a>> {
+    let read = read(tree);
+    if tree.is_spent() {
+        let why = "it takes too long to read: its objects have too many members, or its names and ids are too long";
+        return Err(beyond(why.to_owned()));
+    }
+    if let Ok(Request {
+        choice: Some(Choice::Some { names, .. }),
+        ..
+    }) = &read
+        && names.len() > MAX_TOOLS
+    {
+        let why = format!(
+            "the choice of tools names more than {MAX_TOOLS}, the most that a translation takes"
+        );
+        return Err(Refused::at(String::new(), why));
+    }
+    read
+}
+
+/// The error for a body that is beyond a bound.
+#[inline(never)]
+pub fn beyond(why: String) -> Refused {
+    Refused {
+        path: String::new(),
+        why,
+        too_large: true,
+    }
 }
 
 /// The error for a body that is no JSON, or beyond a bound.
@@ -75,6 +123,35 @@ pub fn foreign(json: Json<'_, '_>, why: &str) -> Refused {
 #[inline(never)]
 pub fn text<'a>(json: Json<'_, 'a>, name: &str) -> Read<Text<'a>> {
     optional_text(json, name)?.ok_or_else(|| missing(json, name))
+}
+
+/// The name or the id of a call, read from `json`, with what it costs.
+#[inline(never)]
+pub fn named<'a>(json: Json<'_, 'a>, name: Text<'a>) -> Text<'a> {
+    if name.len() > MAX_NAME_BYTES {
+        json.spend(name.len().saturating_mul(LONG_NAME_STEPS));
+    }
+    name
+}
+
+/// A member that has to be a string: the name or the id of a call.
+#[inline(never)]
+pub fn name<'a>(json: Json<'_, 'a>, name: &str) -> Read<Text<'a>> {
+    Ok(named(json, text(json, name)?))
+}
+
+/// The name of a tool.
+#[inline(never)]
+pub fn tool_name<'a>(json: Json<'_, 'a>) -> Read<Text<'a>> {
+    let name = text(json, "name")?;
+    spend_tool_name(json, name.len());
+    Ok(name)
+}
+
+/// Takes off what so many bytes of a tool's name cost.
+#[inline(never)]
+pub fn spend_tool_name(json: Json<'_, '_>, bytes: usize) {
+    json.spend(bytes.saturating_mul(TOOL_NAME_STEPS));
 }
 
 /// A string.

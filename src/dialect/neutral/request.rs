@@ -156,6 +156,8 @@ pub struct Call<'a> {
 pub enum Arguments<'a> {
     /// A text that should be an object of JSON, as a string has it. The model may have written something else.
     Text(Text<'a>),
+    /// Such a text that is one.
+    Object(Text<'a>),
     /// JSON as it stands in the body.
     Json(&'a str),
     /// The raw text that a free-form tool takes.
@@ -169,6 +171,8 @@ pub struct ToolResult<'a> {
     pub id: Text<'a>,
     /// Texts and media.
     pub blocks: Vec<Block<'a>>,
+    /// It is one text, and that an object of JSON; told only where the platform takes such results.
+    pub is_object: bool,
     /// The tool failed.
     pub is_error: bool,
 }

@@ -6,8 +6,9 @@ use crate::{
         Arguments, Block, Call, Effort, Media, MediaKind, Output, Reasoning, Refused, Request,
         Role, Sampling, Source, ToolResult, Turn,
         read::{
-            self, Read, expect, foreign, media, media_by_url, missing, object, optional_flag,
-            optional_list, optional_number, optional_text, optional_whole, text, wrong,
+            self, Read, expect, foreign, media, media_by_url, missing, name, named, object,
+            optional_flag, optional_list, optional_number, optional_text, optional_whole, text,
+            wrong,
         },
     },
     text::{
@@ -159,7 +160,7 @@ fn read_item<'a>(item: Json<'_, 'a>, known: &mut Known, request: &mut Request<'a
                 _ => Arguments::Raw(text(item, "input")?),
             };
             let call = Call {
-                id: text(item, "call_id")?,
+                id: name(item, "call_id")?,
                 name: tools::name(item)?,
                 arguments,
             };
@@ -231,7 +232,8 @@ fn read_built_in<'a>(
 
 fn call_id<'a>(item: Json<'_, 'a>) -> Option<Text<'a>> {
     // What a local shell returned names its call by `id`.
-    item.get_text("call_id").or_else(|| item.get_text("id"))
+    let id = item.get_text("call_id").or_else(|| item.get_text("id"))?;
+    Some(named(item, id))
 }
 
 /// Reads what a tool returned.
@@ -254,6 +256,7 @@ fn returned<'a>(item: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
     let result = Block::Result(ToolResult {
         id,
         blocks,
+        is_object: false,
         is_error: status.is_some_and(|status| status.is("failed")),
     });
     // What tools return that were called at once is one turn.

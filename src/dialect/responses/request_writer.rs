@@ -121,11 +121,11 @@ fn write_input(request: &Request<'_>, target: &Target<'_>, out: &mut Out) -> Res
             }
         }
     }
-    let is_said = match request.turns.is_empty() {
-        true => request.system.iter().any(functions::says_json),
+    let is_said = || match request.turns.is_empty() {
+        true => functions::say_json(request.system.iter()),
         false => functions::turns_say_json(request),
     };
-    if matches!(request.output, Output::Json) && !is_said {
+    if matches!(request.output, Output::Json) && !is_said() {
         // It is refused without the word, and that of the instructions does not count.
         write_message(out, "developer", |out| {
             write_text(out, "input_text", &[Text::of(functions::IN_JSON)]);
@@ -259,7 +259,9 @@ fn write_item(block: &Block<'_>, target: &Target<'_>, out: &mut Out) {
                 Arguments::Text(text) if text.is_empty() => {
                     ("function_call", "arguments", Text::of("{}"))
                 }
-                Arguments::Text(text) => ("function_call", "arguments", text.clone()),
+                Arguments::Text(text) | Arguments::Object(text) => {
+                    ("function_call", "arguments", text.clone())
+                }
                 Arguments::Json(json) => ("function_call", "arguments", Text::of(json)),
             };
             out.name("type").word(kind);

@@ -10,8 +10,8 @@ use crate::{
     dialect::neutral::{
         Choice, Form, Request, Tool, ToolInput,
         read::{
-            Read, add_tool, expect, foreign, optional_flag, optional_list, optional_text, text,
-            wrong,
+            Read, add_tool, expect, foreign, named, optional_flag, optional_list, optional_text,
+            spend_tool_name, text, tool_name, wrong,
         },
     },
     text::tree::{Json, Kind, Text},
@@ -144,11 +144,11 @@ fn add_one<'a>(
     let (own, input, form) = match kind {
         "function" => {
             let schema = ToolInput::Schema(schema.map(Cow::Borrowed));
-            (text(tool, "name")?, schema, None)
+            (tool_name(tool)?, schema, None)
         }
         "custom" => {
             let format = tool.get("format").map(Json::raw);
-            (text(tool, "name")?, ToolInput::Raw(format), None)
+            (tool_name(tool)?, ToolInput::Raw(format), None)
         }
         _ => {
             let built_in = BuiltIn::find(|built_in| built_in.name == kind);
@@ -163,6 +163,7 @@ fn add_one<'a>(
             (Text::of(built_in.name), schema, Some(form))
         }
     };
+    spend_tool_name(tool, namespace.map_or(0, str::len));
     let name = joined(namespace, &own);
     let key = name.plain().into_owned();
     if !known.insert(key.clone()) {
@@ -211,7 +212,8 @@ pub(super) fn joined<'a>(namespace: Option<&str>, name: &Text<'a>) -> Text<'a> {
 pub(super) fn name<'a>(json: Json<'_, 'a>) -> Read<Text<'a>> {
     let namespace = optional_text(json, "namespace")?;
     let namespace = namespace.as_ref().map(Text::plain);
-    Ok(joined(namespace.as_deref(), &text(json, "name")?))
+    let joined = joined(namespace.as_deref(), &text(json, "name")?);
+    Ok(named(json, joined))
 }
 
 fn choice<'a>(body: Json<'_, 'a>) -> Read<Option<Choice<'a>>> {

@@ -301,7 +301,7 @@ fn write_call(call: &Call<'_>, limits: &Limits, out: &mut Out) {
         let out = out.name("arguments");
         match &call.arguments {
             Arguments::Text(text) if text.is_empty() => out.word("{}"),
-            Arguments::Text(text) => out.text(text),
+            Arguments::Text(text) | Arguments::Object(text) => out.text(text),
             Arguments::Json(json) => out.word(json),
             Arguments::Raw(text) => out.word(&functions::within_input(&text.plain())),
         }

@@ -208,7 +208,7 @@ fn write_result(
             out.name("id").text(&call.id);
             out.name("name").text(&own_name(&call.name));
             let object = match text.as_slice() {
-                [one] => Some(one.plain()).filter(|text| functions::is_object(text)),
+                [one] if result.is_some_and(|result| result.is_object) => Some(one.plain()),
                 _ => None,
             };
             let is_error = result.is_none_or(|result| result.is_error);
