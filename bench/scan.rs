@@ -4,12 +4,16 @@
 //! takes, which is how long a worker would stand still if all of it came at once. A plain answer stands beside them. CPU is
 //! what the kernel charges to this thread; a figure is the least of some batches, since what else the machine does only adds.
 
+mod dear;
+
 use std::fs;
 use std::hint::black_box;
 use std::time::Duration;
 
 use latchkey::attempt::{answer::Mask, forwarding::Forwarding, usage_ask::UsageAsk};
-use latchkey::dialect::{Accent, Demands, Dialect, EffortWord, ServiceTier, Steered};
+use latchkey::dialect::{
+    Accent, Demands, Dialect, EffortWord, MAX_REQUEST_BYTES, ServiceTier, Steered, Target,
+};
 use latchkey::request::{
     body::BodyReader,
     peek::{Peek, Wanted},
@@ -17,7 +21,7 @@ use latchkey::request::{
 use latchkey::snapshot::Account;
 use latchkey::text::{
     edit::{Edit, Place, edited},
-    tree::{MAX_VALUES, Tree},
+    tree::{MAX_VALUES, Text, Tree},
 };
 
 const BYTES: usize = 1 << 20;
@@ -314,10 +318,66 @@ fn print_edits() {
     );
 }
 
+/// Translates a request; false for one that is refused.
+fn translate(caller: Dialect, platform: Dialect, body: &[u8]) -> bool {
+    let accent = Accent::default();
+    let target = Target {
+        model: Text::of("m"),
+        refuses: &[],
+        accent: &accent,
+        streams_only: false,
+        asks_usage: false,
+        owner: "1f",
+        demands: Demands::default(),
+        asked_at: "/v1beta/models/m:generateContent",
+    };
+    black_box(caller.translate_request(platform, body, &target, 0)).is_ok()
+}
+
+/// Prints how long each caller's dearest requests take into each other dialect; in brackets where they are refused.
+fn print_translations() {
+    let platforms = Dialect::OF_PLATFORMS.map(Dialect::word);
+    println!(
+        "\n| caller | the largest request that is translated, of | MiB | ms into {} |",
+        platforms.join(" | ")
+    );
+    println!("|---|---|--:|--:|--:|--:|--:|--:|");
+    let most = dear::Size {
+        bytes: MAX_REQUEST_BYTES,
+        values: MAX_VALUES,
+    };
+    for caller in Dialect::OF_BOTH {
+        for (name, body) in dear::requests(caller, most) {
+            let cell = |platform: Dialect| {
+                if !caller.is_translated_to(platform) {
+                    return String::new();
+                }
+                let mut is_taken = false;
+                let took = least(|| is_taken = translate(caller, platform, body.as_bytes()));
+                let took = took.as_secs_f64() * 1e3;
+                match is_taken {
+                    true => format!("{took:.0}"),
+                    false => format!("({took:.0})"),
+                }
+            };
+            println!(
+                "| {} | {name} | {:.1} | {} |",
+                caller.word(),
+                body.len() as f64 / f64::from(1 << 20),
+                Dialect::OF_PLATFORMS.map(cell).join(" | ")
+            );
+        }
+    }
+}
+
 fn main() {
-    // Words pick tables: `edits` alone.
-    if std::env::args().any(|argument| argument == "edits") {
+    // Words pick tables: `edits` or `translations` alone.
+    let asks_for = |table: &str| std::env::args().any(|argument| argument == table);
+    if asks_for("edits") {
         return print_edits();
+    }
+    if asks_for("translations") {
+        return print_translations();
     }
     println!("| 1 MiB of | ns a byte | … in pieces of a byte | ms at once |");
     println!("|---|--:|--:|--:|");
@@ -334,4 +394,5 @@ fn main() {
         print(name, start, repeated, opening);
     }
     print_edits();
+    print_translations();
 }
