@@ -1,18 +1,27 @@
 //! Nothing spins.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use latchkey::{dialect::Dialect, text::tree::MAX_VALUES};
+
+use self::dear::{Size, requests};
 use crate::harness::{
     Load, Stack,
-    caller::{chat_body, responses_body},
+    caller::{chat_body, messages_body, responses_body},
     refresher::{Refresher, SHORT_LIVES},
     run,
     stack::ALICE,
 };
+
+#[path = "../../../bench/dear.rs"]
+mod dear;
 
 /// A stack with Alice's login, whose access tokens live for a second, and the settings that operators get.
 async fn one_second(name: &str) -> Stack<Refresher> {
@@ -97,6 +106,76 @@ fn streams_made_to_be_dear_pass_as_they_are() {
             let answer = caller.post("/v1/chat/completions", &chat_body(true)).await;
             assert_eq!(answer.status, 200, "{dear:?}");
             assert!(answer.body == body, "{dear:?}: {} bytes", answer.body.len());
+        }
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// A key that sends what is dearest to translate, again and again, gets its answers, and so does everybody else.
+#[test]
+fn bodies_that_are_dear_to_translate_leave_the_others_their_answers() {
+    const CALLERS: usize = 4;
+    const MODEL: &str = "gpt-6.1-sol";
+    run(async {
+        let stack = Stack::start("spinning-translation").await;
+        let size = Size {
+            bytes: 4 << 20,
+            values: MAX_VALUES,
+        };
+        let bodies = requests(Dialect::Chat, size)
+            .into_iter()
+            .map(|(name, body)| {
+                let asked = format!("{{\"model\":\"{MODEL}\",");
+                (
+                    name,
+                    asked + body.replace("\"model\":\"m\",", "").trim_start_matches('{'),
+                )
+            });
+        let bodies: Vec<(&str, String)> = bodies.collect();
+        let attacker = stack.caller("codex");
+        let attacks = async |from: usize| {
+            for at in 0..bodies.len() {
+                let (name, body) = &bodies[(from + at) % bodies.len()];
+                let headers = [
+                    ("x-api-key", attacker.key()),
+                    ("content-type", "application/json"),
+                ];
+                let answer = attacker
+                    .send("POST", "/v1/chat/completions", &headers, body.clone())
+                    .await;
+                let is_refused = [400, 413].contains(&answer.status)
+                    && answer.own_code() == Some("latchkey_untranslatable");
+                assert!(answer.status == 200 || is_refused, "{name}: {answer:?}");
+            }
+        };
+        let step = bodies.len() / CALLERS;
+        let attacked = async {
+            tokio::join!(
+                attacks(0),
+                attacks(step),
+                attacks(2 * step),
+                attacks(3 * step)
+            );
+        };
+        let victim = stack.caller("anthropic");
+        let served = async {
+            let mut count = 0;
+            loop {
+                let asked = Instant::now();
+                let answer = victim.post("/v1/messages", &messages_body(false)).await;
+                assert_eq!(answer.status, 200, "{answer:?}");
+                let took = asked.elapsed();
+                assert!(took < Duration::from_secs(3), "{took:?}");
+                count += 1;
+                sleep(Duration::from_millis(50)).await;
+                if count > 1_000 {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            () = attacked => {}
+            () = served => panic!("the attack goes on"),
         }
         assert_eq!(stack.envoy.crashes().await, 0);
     });
