@@ -84,6 +84,8 @@ impl Framer {
     #[inline]
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
         loop {
+            #[cfg(test)]
+            super::find::work::add(1);
             let byte = *input.first()?;
             if std::mem::take(&mut self.after_cr) && byte == b'\n' {
                 input.split_off_first();
@@ -322,7 +324,7 @@ mod tests {
         }
     }
 
-    /// Searches look at each byte once at most, whatever the lines are.
+    /// Searches look at each byte once at most, and it is gone around for it three times at most, whatever the lines are.
     #[test]
     fn the_work_grows_with_the_stream_alone() {
         for line in [
@@ -344,9 +346,37 @@ mod tests {
                     }
                 });
                 assert!(
-                    examined <= 2 * stream.len(),
+                    examined <= 4 * stream.len(),
                     "{line:?} by {size}: {examined}"
                 );
+            }
+        }
+    }
+
+    /// Whoever takes the pieces of a stream does so much for each: no byte is more than one, and a line no more than two.
+    #[test]
+    fn a_byte_is_one_piece_at_most() {
+        for (line, most) in [
+            ("a\n", 1),
+            ("a\n\n", 2),
+            ("data:\n", 1),
+            ("data:\n\n", 2),
+            ("data:{\n\n", 2),
+            (":\n", 1),
+            ("event:x\r\r", 2),
+        ] {
+            let stream = line.repeat(10_000);
+            for size in [2, 7, stream.len()] {
+                let mut framer = Framer::default();
+                let mut count = 0;
+                for mut chunk in stream.as_bytes().chunks(size) {
+                    while framer.next(&mut chunk).is_some() {
+                        count += 1;
+                    }
+                }
+                assert!(count <= stream.len(), "{line:?} by {size}: {count}");
+                let whole = size == stream.len();
+                assert!(!whole || count <= most * 10_000, "{line:?}: {count}");
             }
         }
     }
