@@ -444,6 +444,8 @@ impl Carried {
 
 impl<'a> Pairs<'a> {
     /// The value of a name.
+    // Asked for fifteen names: without this each has a copy of the search.
+    #[inline(never)]
     fn get(self, name: &str) -> Option<&'a str> {
         self.0
             .split(' ')
@@ -451,6 +453,8 @@ impl<'a> Pairs<'a> {
     }
 
     /// Tells that this pair is among them.
+    // Asked for as many, and so here.
+    #[inline(never)]
     fn has(self, wanted: &str) -> bool {
         self.0.split(' ').any(|pair| pair == wanted)
     }
