@@ -9,6 +9,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use crate::files::owned::{Readers, read_owned};
+use crate::files::{self, io_error};
 use crate::id::hex;
 
 /// The most bytes of a filter that are read. The build refuses one of more than 1,843,200.
@@ -54,13 +55,10 @@ pub fn check(wasm: &Path) {
 ///
 /// # Errors
 /// If it cannot be read, or others could change it.
-pub fn look(wasm: &Path) -> io::Result<Found> {
-    let read = |path: &Path, bound| {
-        let bytes = read_owned(path, Readers::Anybody, bound);
-        bytes.map_err(io::Error::other)
-    };
-    let bytes = read(wasm, MAX_FILTER_BYTES)?;
-    let bytes = bytes.ok_or(io::ErrorKind::NotFound)?;
+pub fn look(wasm: &Path) -> Result<Found, files::Error> {
+    let read = |path: &Path, bound| read_owned(path, Readers::Anybody, bound);
+    let missing = || io_error(wasm, "read it")(io::ErrorKind::NotFound.into());
+    let bytes = read(wasm, MAX_FILTER_BYTES)?.ok_or_else(missing)?;
     let found = hex(&Sha256::digest(&*bytes));
     let mut sum = wasm.as_os_str().to_owned();
     sum.push(".sha256");

@@ -8,7 +8,7 @@ use crate::app::Error;
 use crate::config::Config;
 use crate::envoy::filter_file::{self, Found};
 use crate::files::owned::{require_owned, require_owned_directory};
-use crate::files::{require_private_dir, require_private_file};
+use crate::files::{self, require_private_dir, require_private_file};
 use crate::os_error::in_words;
 use crate::platform::Catalog;
 use crate::state::StateDir;
@@ -102,9 +102,21 @@ pub fn socket(path: &Path) -> SocketState {
     }
 }
 
+/// A filter's file that was not compared.
+#[derive(Debug)]
+pub enum Unread {
+    /// It is not there, or cannot be read.
+    Gone(String),
+    /// Others could change it.
+    Refused(Error),
+}
+
 /// The filter's file at a path that Envoy or its clusters name.
-pub fn filter(path: PathBuf) -> (PathBuf, Result<Found, String>) {
-    let found = filter_file::look(&path).map_err(|error| in_words(&error));
+pub fn filter(path: PathBuf) -> (PathBuf, Result<Found, Unread>) {
+    let found = filter_file::look(&path).map_err(|error| match error {
+        files::Error::Io { source, .. } => Unread::Gone(in_words(&source)),
+        error => Unread::Refused(error.into()),
+    });
     (path, found)
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use self::envoy::{Admin, ClustersRead, Gateway};
-pub use self::files::{SocketState, Space};
+pub use self::files::{SocketState, Space, Unread};
 pub use self::hosts::Host;
 use super::declared::NotTaken;
 use super::keys::KeyView;
@@ -71,7 +71,7 @@ pub struct Facts {
     /// The clusters that Envoy reads.
     pub clusters: ClustersRead,
     /// The filter's files by the paths that Envoy or its clusters name, and whether each is what was built.
-    pub filters: Vec<(PathBuf, Result<Found, String>)>,
+    pub filters: Vec<(PathBuf, Result<Found, Unread>)>,
     /// The fault of the certificates that Envoy trusts, as this machine has them.
     pub trusted_ca: Result<(), Error>,
     /// A filter's file changed after Envoy had loaded it.

@@ -8,7 +8,9 @@ use latchkey::snapshot::{Kind, Models, Policy};
 use super::checks::CHECKS;
 use super::*;
 use crate::app;
-use crate::app::doctor::{Admin, ClustersRead, Daemon, Gateway, Host, SocketState, Space, State};
+use crate::app::doctor::{
+    Admin, ClustersRead, Daemon, Gateway, Host, SocketState, Space, State, Unread,
+};
 use crate::app::keys::{KeyView, State as KeyState};
 use crate::app::limits::Limits;
 use crate::app::status::{AccountView, FailingView, Overview};
@@ -289,7 +291,7 @@ const BROKEN: &[(&str, Break)] = &[
         });
     }),
     ("no filter, and no Envoy that polls", |facts| {
-        facts.filters[0].1 = Err("there is no such file or folder".to_owned());
+        facts.filters[0].1 = Err(Unread::Gone("there is no such file or folder".to_owned()));
         state(facts).overview.envoys.clear();
     }),
     (
@@ -297,10 +299,22 @@ const BROKEN: &[(&str, Break)] = &[
         |facts| {
             let gone = PathBuf::from("/opt/latchkey.wasm");
             facts.clusters.filter = Some(gone.clone());
-            facts
-                .filters
-                .push((gone, Err("there is no such file or folder".to_owned())));
+            facts.filters.push((
+                gone,
+                Err(Unread::Gone("there is no such file or folder".to_owned())),
+            ));
             facts.envoy.as_mut().unwrap().clusters.clear();
+        },
+    ),
+    (
+        "a filter that others may write, while Envoy polls",
+        |facts| {
+            let fault = Fault::LaxMode {
+                path: "/etc/latchkey/latchkey.wasm".to_owned(),
+                wanted: "go-w".to_owned(),
+            };
+            let sentence = "/etc/latchkey/latchkey.wasm: its mode is 0666, so other users can change what is there";
+            facts.filters[0].1 = Err(Unread::Refused(app::Error::new(fault, sentence)));
         },
     ),
     ("two filters", |facts| {

@@ -1,13 +1,13 @@
 //! Checks of what Latchkey runs on: files, the disk, `serve`, Envoy and the filter in it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::Finding;
 use super::super::Severity::{Broken, Note, Wrong};
 use super::{finding, only};
 use crate::advice::{Door, RESTART, cure, shell_word};
 use crate::app::Error;
-use crate::app::doctor::{Facts, Gateway, SocketState, Space, State};
+use crate::app::doctor::{Facts, Gateway, SocketState, Space, State, Unread};
 use crate::envoy::filter_file::Found;
 use crate::fault::Fault;
 use crate::progress::EnvoyView;
@@ -218,8 +218,14 @@ pub(super) fn filter(facts: &Facts) -> Vec<Finding> {
                 ),
                 "copy latchkey.wasm and latchkey.wasm.sha256 together from one build, and restart Envoy",
             )),
-            Err(_) if is_elsewhere => {}
-            Err(why) => found.push(finding(
+            Err(Unread::Refused(error)) => found.push(Finding {
+                severity: Wrong,
+                check: "permissions",
+                problem: format!("the filter, which sees every credential: {error}"),
+                cure: cure(Door::CommandLine, &error.fault),
+            }),
+            Err(Unread::Gone(_)) if is_elsewhere => {}
+            Err(Unread::Gone(why)) => found.push(finding(
                 Wrong,
                 "filter",
                 format!(
@@ -255,7 +261,12 @@ pub(super) fn filter(facts: &Facts) -> Vec<Finding> {
 
 /// True where Envoy sees other files than we do, as in another container: none of its filters is here then.
 fn is_elsewhere(facts: &Facts) -> bool {
-    facts.state.as_ref().is_some_and(polls) && facts.filters.iter().all(|(_, found)| found.is_err())
+    facts.state.as_ref().is_some_and(polls) && facts.filters.iter().all(is_gone)
+}
+
+/// True for a filter's file that nobody here can read.
+fn is_gone((_, found): &(PathBuf, Result<Found, Unread>)) -> bool {
+    matches!(found, Err(Unread::Gone(_)))
 }
 
 /// Certificates that others may write: they say who a platform is.
@@ -400,7 +411,7 @@ pub(super) fn clusters_in_envoy(facts: &Facts) -> Vec<Finding> {
     let lacks: Vec<&str> = lacks.map(String::as_str).collect();
     // Envoy refuses clusters whose filter it does not find, which `filter` tells.
     let named = facts.clusters.filter.as_ref();
-    let mut unread = facts.filters.iter().filter(|(_, found)| found.is_err());
+    let mut unread = facts.filters.iter().filter(|filter| is_gone(filter));
     if unread.any(|(path, _)| Some(path) == named) {
         return Vec::new();
     }
