@@ -163,7 +163,7 @@ mod tests {
         assert!(refused.to_string().contains("expected a whole path"));
     }
 
-    /// Where Envoy is told by hand, its files may come later; where anybody could make them, they are refused.
+    /// The files of an Envoy that is told by hand may come later; where anybody could make them, they are refused.
     #[test]
     fn what_is_not_there_yet_is_safe_where_nobody_else_makes_it() {
         let (folder, envoy) = installed();
