@@ -187,6 +187,41 @@ impl Carried {
 
     /// The property's value.
     pub fn encode(&self) -> String {
+        // A new field that is not named here does not compile: what is not written below is lost on the way.
+        let Self {
+            account: _,
+            key: _,
+            pool: _,
+            url: _,
+            door: _,
+            dialect: _,
+            endpoint: _,
+            id: _,
+            at: _,
+            try_id: _,
+            since: _,
+            tried: _,
+            refused: _,
+            blames: _,
+            waited: _,
+            resent: _,
+            unable: _,
+            model: _,
+            asked: _,
+            thing: _,
+            part: _,
+            session: _,
+            opens: _,
+            lacks: _,
+            untranslated: _,
+            exact_model: _,
+            demands: _,
+            wish: _,
+            streams: _,
+            at_home: _,
+            moved: _,
+            stored: _,
+        } = self;
         let mut text = String::with_capacity(USUAL_BYTES);
         self.write_request(&mut text);
         self.write_wishes(&mut text);
