@@ -188,7 +188,8 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::LaxMode { path, wanted } => format!("run: chmod {wanted} {}", shell_word(path)),
         Fault::ForeignOwner { path, owner, user } => format!(
             "run it as that user, where the installation is theirs: sudo -u {owner} refresher …; else run: chown {user} {}; \
-             or keep Latchkey's files where every directory above them is yours or root's",
+             or keep Latchkey's files where every directory above them is yours or root's (in a container, as the user in it \
+             has them)",
             shell_word(path)
         ),
         Fault::Unclaimed { .. } => {
@@ -241,6 +242,11 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         Fault::NoFilter => {
             "build it (make build), and give the path: --wasm, or `wasm` of [envoy] in config.toml; where Envoy sees other \
              files than this, as in another container, add --envoy-elsewhere"
+                .to_owned()
+        }
+        Fault::RelativePath => {
+            "give the whole path, as Envoy sees it: --wasm, or `wasm` or `trusted_ca` of [envoy] in config.toml; where Envoy \
+             sees other files than this, as in another container, add --envoy-elsewhere"
                 .to_owned()
         }
         Fault::NoTrustedCa => {

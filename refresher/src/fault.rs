@@ -272,6 +272,8 @@ pub enum Fault {
     MetricsAddressTaken,
     /// The filter is not where Envoy is to find it.
     NoFilter,
+    /// A path that Envoy is told is not a whole one.
+    RelativePath,
     /// The certificates are not where Envoy is to find them.
     NoTrustedCa,
     /// Certificates that the refresher is to trust cannot be used.

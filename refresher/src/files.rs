@@ -61,7 +61,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A symbolic link, a directory or a device where a plain file is wanted, or the like.
-    #[error("{}: expected {expected} here, found something else (symbolic links are not followed)", path.display())]
+    #[error("{}: expected {expected} here, found something else", path.display())]
     WrongKind {
         /// The file.
         path: PathBuf,
@@ -149,7 +149,7 @@ pub fn require_private_dir(path: &Path) -> Result<(), Error> {
     if !metadata.is_dir() {
         return Err(Error::WrongKind {
             path: path.to_owned(),
-            expected: "a directory",
+            expected: "a directory that is no link",
         });
     }
     require_ours(path, &metadata, 0o700)
@@ -175,7 +175,7 @@ pub(crate) fn require_private(path: &Path, metadata: &fs::Metadata) -> Result<()
     if !metadata.is_file() {
         return Err(Error::WrongKind {
             path: path.to_owned(),
-            expected: "a file",
+            expected: "a file that is no link",
         });
     }
     require_ours(path, metadata, 0o600)

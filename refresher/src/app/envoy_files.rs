@@ -4,28 +4,42 @@
 use std::path::Path;
 
 use super::{Error, Result};
+use crate::advice;
 use crate::config;
+use crate::envoy::clusters::{Clusters, names_file};
 use crate::fault::Fault;
 use crate::files;
 use crate::files::owned::require_owned;
+use crate::platform::Catalog;
 
 /// Refuses files that others could change, and paths of which nobody can tell what they lead to.
 ///
 /// # Errors
 /// Naming the file.
-pub fn require_safe(envoy: &config::Envoy) -> Result<()> {
+pub fn require_safe(envoy: &config::Envoy, catalog: &Catalog) -> Result<()> {
     filter(envoy).require_safe()?;
-    trust(envoy).require_safe()
+    trust(envoy).require_safe()?;
+    let mut of_platforms = catalog
+        .all_usable()
+        .flat_map(|profile| &profile.upstream.ca_file);
+    of_platforms.try_for_each(|path| Ok(require_owned(path)?))
 }
 
-/// [`require_safe`], for files that have to be there as well.
+/// [`require_safe`], for files that have to be there as well: the filter, and the certificates where `clusters` name them.
 ///
 /// # Errors
 /// Naming the file.
-pub fn require(envoy: &config::Envoy) -> Result<()> {
-    require_safe(envoy)?;
+pub fn require(envoy: &config::Envoy, catalog: &Catalog, clusters: &Clusters) -> Result<()> {
+    require_safe(envoy, catalog)?;
     filter(envoy).require_there()?;
-    trust(envoy).require_there()
+    match trust(envoy).require_there() {
+        Err(error) if !names_file(clusters, &envoy.trusted_ca) => {
+            let cure = advice::in_log(&error.fault);
+            tracing::warn!(%error, cure, "no account needs them yet");
+            Ok(())
+        }
+        found => found,
+    }
 }
 
 /// Refuses certificates that others could change.
@@ -63,7 +77,7 @@ impl Part<'_> {
     fn require_safe(&self) -> Result<()> {
         if self.path.is_relative() {
             let sentence = "expected a whole path, which begins with /; Envoy looks for this one from where it was started";
-            return Err(self.error(sentence));
+            return Err(Error::in_file(self.path, Fault::RelativePath, sentence));
         }
         require_owned(self.path).map_err(|error| match error {
             files::Error::Io { .. } => Error::new(self.fault.clone(), error),
@@ -74,12 +88,8 @@ impl Part<'_> {
     fn require_there(&self) -> Result<()> {
         match self.path.is_file() {
             true => Ok(()),
-            false => Err(self.error(self.missing)),
+            false => Err(Error::in_file(self.path, self.fault.clone(), self.missing)),
         }
-    }
-
-    fn error(&self, sentence: &str) -> Error {
-        Error::in_file(self.path, self.fault.clone(), sentence)
     }
 }
 
@@ -89,6 +99,8 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::PathBuf;
     use std::process::Command;
+
+    use serde_json::json;
 
     use super::*;
 
@@ -107,6 +119,20 @@ mod tests {
             escape: None,
         };
         (folder, envoy)
+    }
+
+    fn catalog() -> Catalog {
+        Catalog::load(None, Default::default()).unwrap()
+    }
+
+    /// [`super::require`] where a cluster names the certificates.
+    fn require(envoy: &config::Envoy) -> Result<()> {
+        let cluster = json!({ "trusted_ca": { "filename": envoy.trusted_ca } });
+        super::require(envoy, &catalog(), &[("one".to_owned(), cluster)].into())
+    }
+
+    fn require_safe(envoy: &config::Envoy) -> Result<()> {
+        super::require_safe(envoy, &catalog())
     }
 
     fn mode(path: &Path, mode: u32) {
@@ -143,6 +169,10 @@ mod tests {
         ));
         let missing = faults(|path| fs::remove_file(path).unwrap());
         assert_eq!(missing, [Fault::NoFilter, Fault::NoTrustedCa]);
+        // Where all platforms are plain http, or have a `ca_file`, they may be missing.
+        let (_folder, envoy) = installed();
+        fs::remove_file(&envoy.trusted_ca).unwrap();
+        super::require(&envoy, &catalog(), &Clusters::new()).unwrap();
     }
 
     #[test]
@@ -159,7 +189,7 @@ mod tests {
         mode(elsewhere.path(), 0o755);
         envoy.trusted_ca = PathBuf::from("bundle.pem");
         let refused = require_safe(&envoy).unwrap_err();
-        assert_eq!(refused.fault, Fault::NoTrustedCa);
+        assert_eq!(refused.fault, Fault::RelativePath);
         assert!(refused.to_string().contains("expected a whole path"));
     }
 

@@ -409,6 +409,9 @@ impl Faulty for oauth::roots::Error {
                     variable: named.variable().map(str::to_owned),
                 }
             }
+            oauth::roots::Error::Empty(named) => Fault::BadRoots {
+                variable: named.variable().map(str::to_owned),
+            },
             oauth::roots::Error::None(_) => Fault::Failed,
         }
     }

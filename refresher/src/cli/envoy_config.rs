@@ -35,7 +35,7 @@ impl EnvoyConfig {
         let Context { app, out, .. } = context;
         let envoy = app.envoy(self.files.wasm);
         if !self.files.envoy_elsewhere {
-            envoy_files::require_safe(&envoy)?;
+            envoy_files::require_safe(&envoy, &app.catalog)?;
         }
         let clusters = accounts::clusters(app, &envoy).await?;
         Ok(out.print(&discovery_response(clusters.values()))?)

@@ -155,6 +155,7 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::SocketPathTooLong
         | Fault::SocketTaken
         | Fault::NoFilter
+        | Fault::RelativePath
         | Fault::NoTrustedCa
         | Fault::BadRoots { .. }
         | Fault::MetricsAddressTaken

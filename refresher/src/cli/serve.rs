@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::envoy_config::EnvoyFiles;
 use super::{Context, Result, number};
-use crate::app::{Error, envoy_files};
+use crate::app::{Error, accounts, envoy_files};
 use crate::envoy::filter_file;
 use crate::fault::Fault;
 use crate::listen::host::HostNames;
@@ -49,7 +49,8 @@ impl Serve {
         let names = HostNames::of(self.metrics_host);
         let shown = self.metrics_listen.map(|at| Shown { at, names });
         if !self.files.envoy_elsewhere {
-            envoy_files::require(&envoy)?;
+            let clusters = accounts::clusters(&app, &envoy).await?;
+            envoy_files::require(&envoy, &app.catalog, &clusters)?;
             filter_file::check(envoy.wasm());
         }
         Ok(crate::serve::run(app, envoy, shown).await?)

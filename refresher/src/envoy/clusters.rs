@@ -261,6 +261,13 @@ pub fn filter_in(response: &Value) -> Option<PathBuf> {
     resources.filter_map(named).next()
 }
 
+/// True where one of the clusters has Envoy trust the certificates in `file`.
+pub fn names_file(clusters: &Clusters, file: &Path) -> bool {
+    let named = json!({ "filename": file }).to_string();
+    let mut clusters = clusters.values();
+    clusters.any(|cluster| cluster.to_string().contains(&named))
+}
+
 /// Reads the file of clusters in `state`; none where there is none, others could have written it, or it is no JSON.
 pub fn read_file(state: &StateDir) -> Option<Value> {
     let text = read_owned_text(&state.clusters(), MAX_FILE_BYTES).ok()??;

@@ -101,6 +101,7 @@ pub fn require_owned_text(path: &Path, bound: u64) -> Result<Zeroizing<String>, 
 /// As [`read_owned`], or if it is not there and others could make it.
 pub fn require_owned(path: &Path) -> Result<(), Error> {
     let Found::Missing { directory, at } = find(path, Readers::Anybody)? else {
+        // Whoever else reads it may be let in where we are not.
         return Ok(());
     };
     // Where nobody removes what is another's, anybody may still be the first.
@@ -110,6 +111,14 @@ pub fn require_owned(path: &Path) -> Result<(), Error> {
         true => Err(Error::Unclaimed { path: at }),
         false => Ok(()),
     }
+}
+
+/// [`require_owned`] for a file that may come later, wherever it is.
+///
+/// # Errors
+/// As [`read_owned`].
+pub fn require_owned_if_there(path: &Path) -> Result<(), Error> {
+    find(path, Readers::Anybody).map(drop)
 }
 
 /// Checks a directory and all that are above it.
@@ -128,6 +137,10 @@ pub fn require_owned_directory(path: &Path) -> Result<(), Error> {
 /// The end of a path, looked at.
 enum Found {
     File(File),
+    /// A file as it should be, which we may not read.
+    Unreadable {
+        at: PathBuf,
+    },
     /// Nothing; it would be made in that directory, or below a new one in it.
     Missing {
         directory: OwnedFd,
@@ -136,10 +149,11 @@ enum Found {
 }
 
 fn open_owned(path: &Path, readers: Readers) -> Result<Option<File>, Error> {
-    find(path, readers).map(|found| match found {
-        Found::File(file) => Some(file),
-        Found::Missing { .. } => None,
-    })
+    match find(path, readers)? {
+        Found::File(file) => Ok(Some(file)),
+        Found::Unreadable { at } => Err(io_error(&at, "read it")(Errno::ACCESS.into())),
+        Found::Missing { .. } => Ok(None),
+    }
 }
 
 fn find(path: &Path, readers: Readers) -> Result<Found, Error> {
@@ -165,6 +179,10 @@ fn find(path: &Path, readers: Readers) -> Result<Found, Error> {
     let file = match openat(&directory, &name, flags, Mode::empty()) {
         Ok(file) => File::from(file),
         Err(Errno::NOENT) => return Ok(Found::Missing { directory, at }),
+        Err(Errno::ACCESS) if readers == Readers::Anybody => {
+            require_theirs(&at, &stat)?;
+            return Ok(Found::Unreadable { at });
+        }
         Err(error) => return Err(failed(error)),
     };
     let stat = fstat(&file).map_err(failed)?;
@@ -174,14 +192,18 @@ fn find(path: &Path, readers: Readers) -> Result<Found, Error> {
             let metadata = file.metadata().map_err(io_error(&at, "look at it"))?;
             require_private(&at, &metadata)?;
         }
-        Readers::Anybody => {
-            require_owner(&at, stat.st_uid)?;
-            if others_write(&stat) {
-                return Err(writable(&at, &stat));
-            }
-        }
+        Readers::Anybody => require_theirs(&at, &stat)?,
     }
     Ok(Found::File(file))
+}
+
+/// Refuses a file that is neither ours nor root's, or that others may write.
+fn require_theirs(at: &Path, stat: &Stat) -> Result<(), Error> {
+    require_owner(at, stat.st_uid)?;
+    match others_write(stat) {
+        true => Err(writable(at, stat)),
+        false => Ok(()),
+    }
 }
 
 /// The end of the way that a path leads.
@@ -218,7 +240,7 @@ fn way(path: &Path, readers: Readers) -> Result<Way, Error> {
         if kind == FileType::Symlink {
             links += 1;
             if links > MAX_LINKS || (rest.is_empty() && readers == Readers::Owner) {
-                return Err(wrong_kind(&next, "a file"));
+                return Err(wrong_kind(&next, "a file that is no link"));
             }
             require_owner(&next, stat.st_uid)?;
             let target = readlinkat(&directory, &name, Vec::new())

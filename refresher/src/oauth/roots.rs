@@ -3,7 +3,7 @@
 //!
 //! Whoever else could write what is named would have tokens sent to themselves, so each of those files, each link to it and
 //! each directory on the way is the owner's or root's ([`owned`](crate::files::owned)). The system's own are root's, at
-//! places that nothing names, and are read as they are.
+//! the usual places below `/etc` and `/opt`, and are read as they are.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -45,6 +45,9 @@ pub enum Error {
          SSL_CERT_FILE"
     )]
     None(String),
+    /// A variable says nothing.
+    #[error("{0} is set and empty")]
+    Empty(Named),
     /// A file or directory cannot be read, or others could change it.
     #[error("{error} ({named} names it)")]
     File {
@@ -85,6 +88,9 @@ pub fn roots(
         (None, file, dirs) => {
             let file = file.map(PathBuf::from);
             if let Some(file) = &file {
+                if file.as_os_str().is_empty() {
+                    return Err(Error::Empty(Named::File));
+                }
                 found.add_file(Named::File, file)?;
             }
             let dirs = dirs.iter().flat_map(std::env::split_paths);
@@ -94,7 +100,8 @@ pub fn roots(
             }
             match (file, dirs.into_iter().next()) {
                 (Some(file), _) => (Named::File, file),
-                (None, dir) => (Named::Dir, dir.unwrap_or_default()),
+                (None, Some(dir)) => (Named::Dir, dir),
+                (None, None) => return Err(Error::Empty(Named::Dir)),
             }
         }
     };
@@ -190,8 +197,11 @@ impl Certificates {
         for name in names {
             // What is no file, or a link to nothing, is no certificate.
             let path = name.path();
-            if path.is_file() {
-                self.add_file(Named::Dir, &path)?;
+            if path.is_file()
+                && let Err(error) = self.add_file(Named::Dir, &path)
+            {
+                // To leave one out trusts fewer.
+                tracing::warn!(%error, "a file of certificates is left out");
             }
         }
         Ok(())
@@ -227,7 +237,7 @@ impl Certificates {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
-    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
     use std::process::Command;
 
     use super::*;
@@ -261,21 +271,38 @@ mod tests {
         roots(None, variable).map(|roots| roots.len())
     }
 
-    /// The word for why a file and a directory that holds it are refused: one sentence names each variable.
+    /// The error of a file; in a directory it is left out.
     fn refused(path: &Path) -> files::Error {
-        let dir = path.parent().unwrap().to_str().unwrap();
-        let of = |error: Error| match error {
-            Error::File { named, error } => (named, error),
+        let dir = path.parent().unwrap();
+        let is_open = fs::metadata(dir).unwrap().mode() & 0o002 != 0;
+        match trusted(None, dir.to_str()).unwrap_err() {
+            Error::File { named, error } => {
+                assert!(is_open && named == Named::Dir, "{error}");
+            }
+            error => assert!(
+                !is_open && error.to_string().contains("found none"),
+                "{error}"
+            ),
+        }
+        match trusted(Some(path), None).unwrap_err() {
+            Error::File { named, error } => {
+                assert_eq!(named, Named::File);
+                error
+            }
             other => panic!("{other}"),
-        };
-        let (named, of_file) = of(trusted(Some(path), None).unwrap_err());
-        assert_eq!(named, Named::File);
-        let (named, of_dir) = of(trusted(None, Some(dir)).unwrap_err());
-        assert_eq!(
-            (named, of_dir.to_string()),
-            (Named::Dir, of_file.to_string())
-        );
-        of_file
+        }
+    }
+
+    #[test]
+    fn one_bad_file_in_a_directory_keeps_no_other_from_being_trusted() {
+        let (folder, path) = folder_of(ONE);
+        let bad = folder.path().join("bad.pem");
+        fs::write(&bad, TWO).unwrap();
+        mode(&bad, 0o666);
+        assert_eq!(trusted(None, folder.path().to_str()).unwrap(), 1);
+        mode(&path, 0o666);
+        let none = trusted(None, folder.path().to_str()).unwrap_err();
+        assert!(none.to_string().contains("found none"), "{none}");
     }
 
     #[test]
@@ -370,9 +397,9 @@ mod tests {
         let file = fs::File::create(&path).unwrap();
         file.set_len(MAX_ROOTS_BYTES / 2 + 1).unwrap();
         fs::copy(&path, folder.path().join("again.pem")).unwrap();
-        let said = trusted(None, folder.path().to_str())
-            .unwrap_err()
-            .to_string();
+        assert!(trusted(None, folder.path().to_str()).is_err());
+        file.set_len(MAX_ROOTS_BYTES + 1).unwrap();
+        let said = trusted(Some(&path), None).unwrap_err().to_string();
         assert!(said.contains("longer than"), "{said}");
     }
 }

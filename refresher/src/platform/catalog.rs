@@ -9,7 +9,7 @@ use toml::Table;
 pub use super::error::Error;
 use super::layers::{Layer, Layers};
 use super::{Profile, invalid};
-use crate::files::owned::{require_owned, require_owned_directory, require_owned_text};
+use crate::files::owned::{require_owned_directory, require_owned_if_there, require_owned_text};
 
 /// The built-in files by the id that they describe, platforms and what platforms extend.
 pub(super) const EMBEDDED: &[(&str, &str)] = include!("../../platforms/all.rs");
@@ -195,7 +195,7 @@ fn built(layers: &Layers, id: &str) -> Result<Option<(Profile, Written)>, Error>
         .as_ref()
         .and_then(|oauth| oauth.ca_file.as_ref());
     for ca_file in profile.upstream.ca_file.iter().chain(of_tokens) {
-        require_owned(ca_file)?;
+        require_owned_if_there(ca_file)?;
     }
     let files = merged.files().map(Path::to_owned).collect();
     let table = merged.table;

@@ -261,7 +261,8 @@ pub(super) fn filter(facts: &Facts) -> Vec<Finding> {
 
 /// True where Envoy sees other files than we do, as in another container: none of its filters is here then.
 fn is_elsewhere(facts: &Facts) -> bool {
-    facts.state.as_ref().is_some_and(polls) && facts.filters.iter().all(is_gone)
+    let is_polled = facts.state.as_ref().is_some_and(polls);
+    is_polled && !facts.filters.is_empty() && facts.filters.iter().all(is_gone)
 }
 
 /// True for a filter's file that nobody here can read.
