@@ -318,7 +318,7 @@ impl Shared {
         let proxy = self.store.proxy(&account.id).await?;
         let profile = profile.by(proxy.as_ref());
         let http = HttpClient::for_platform(&profile)?;
-        let granted = drive::complete(&http, &mut login, step, &SystemClock).await?;
+        let granted = drive::complete(&http, &mut login, step, &SystemClock, LOGIN_LIMIT).await?;
         let whose = Whose::Account(&account);
         finish(&self.store, &profile, granted, whose, SystemClock.now()).await?;
         Ok(())

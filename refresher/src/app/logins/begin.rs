@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::Url;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::key::{self, KeyAccount};
 use super::{App, Caller, Error, Result, check_project, way_out};
@@ -214,7 +214,8 @@ impl Begun<'_> {
             }
             Flow::Device(flow) => {
                 let (mut login, step) = Login::device(profile, flow)?;
-                match drive::run(&self.http, &mut login, step, &SystemClock).await? {
+                let until = Instant::now() + LOGIN_LIMIT;
+                match drive::run(&self.http, &mut login, step, &SystemClock, until).await? {
                     Reached::Prompt(Prompt {
                         url,
                         code,
@@ -277,10 +278,17 @@ impl Begun<'_> {
         }
     }
 
-    /// Completes the login from `step` and saves its account.
-    async fn complete(&self, caller: Caller, mut login: Login, step: Step) -> Result<Done, Failed> {
+    /// Completes the login from `step`, for whose person it waits within `limit`, and saves its account. The limit ends no
+    /// call and no saving.
+    async fn complete(
+        &self,
+        caller: Caller,
+        mut login: Login,
+        step: Step,
+        limit: Duration,
+    ) -> Result<Done, Failed> {
         let Begun { app, ask, .. } = self;
-        let granted = drive::complete(&self.http, &mut login, step, &SystemClock);
+        let granted = drive::complete(&self.http, &mut login, step, &SystemClock, limit);
         let granted = granted.await.map_err(Error::from)?;
         let whose = Whose::Anybody {
             name: ask.name,
@@ -336,22 +344,15 @@ impl Waiting<'_> {
             mut login,
             step,
             door,
-            todo,
             limit,
+            ..
         } = self;
-        let done = match (door, todo) {
-            (Some((listener, path)), _) => {
-                let complete = |login, step| begun.complete(caller, login, step);
-                listener.receive(path, login, complete).await?
-            }
-            (None, todo) => {
+        let complete = |login, step| begun.complete(caller, login, step, limit);
+        let done = match door {
+            Some((listener, path)) => listener.receive(path, login, complete).await?,
+            None => {
                 let step = step.unwrap_or_else(|| login.poll());
-                let complete = begun.complete(caller, login, step);
-                match todo {
-                    // The visit has a limit of its own, and says what was lacking.
-                    Todo::Visit(_) => complete.await,
-                    _ => within(limit, complete).await?,
-                }
+                complete(login, step).await
             }
         };
         match done {
@@ -368,7 +369,7 @@ impl Waiting<'_> {
     }
 }
 
-/// Does what a login waits for, within its limit.
+/// Does what a door does for a login that waits, within its limit.
 ///
 /// # Errors
 /// If it takes longer.
