@@ -55,8 +55,8 @@ fn has_idle(view: &View, pool: &Id) -> bool {
     members.any(|member| platform(member).is_none())
 }
 
-/// The refusal of a request for a model that no account in use serves. What an account that is not in use has, nobody
-/// knows here.
+/// The refusal of a request for a model that no account in use serves. Nobody knows here what an account has that is not in
+/// use: it may have what a platform says that there is.
 pub(super) fn no_model(
     view: &View,
     pool: &Id,
@@ -66,16 +66,24 @@ pub(super) fn no_model(
     let pool = || pool.clone();
     match model {
         None => Refusal::NoModel(Some(pool())),
-        Some(model) if of.is_none() && has_idle(view, &pool()) => Refusal::NoAccount {
-            pool: pool(),
-            sought: Sought::Model(model.clone()),
-        },
+        Some(model) if of.is_none() && is_known(view, model) && has_idle(view, &pool()) => {
+            Refusal::NoAccount {
+                pool: pool(),
+                sought: Sought::Model(model.clone()),
+            }
+        }
         Some(model) => Refusal::ModelNotServed {
             model: model.clone(),
             pool: pool(),
             of,
         },
     }
+}
+
+/// Tells a model that a platform of the gateway lists.
+fn is_known(view: &View, model: &HeaderText) -> bool {
+    let mut platforms = view.platforms();
+    platforms.any(|platform| platform.models.contains(model))
 }
 
 /// The refusal of a request whose caller may choose its account, and `wished` for one that no account in use is.

@@ -307,6 +307,7 @@ impl Refusal {
             | Self::AnotherModel { .. }
             | Self::Unreachable => 502,
             Self::Silent => 504,
+            Self::AllOut(all) if all.is_anothers() => 503,
             Self::AllOut(all) | Self::HomeOut(all) if all.retry_after.is_some() => 429,
             Self::NoPool
             | Self::NoAccount { .. }
@@ -339,8 +340,7 @@ impl Refusal {
             Self::Body(_) => "latchkey_broken_body",
             Self::NoPool => "latchkey_no_pool",
             Self::NoAccount { .. } | Self::CredentialRefused => "latchkey_no_account",
-            // Nobody but a person brings one back.
-            Self::AllOut(all) if all.is_over() => "latchkey_no_account",
+            Self::AllOut(all) if all.is_anothers() => "latchkey_no_account",
             Self::NeverServed { .. } => "latchkey_path_not_in_pool",
             Self::ModelNotAllowed(_) => "latchkey_model_not_allowed",
             Self::NoModel(_) => "latchkey_no_model",

@@ -36,6 +36,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
         name: (n > 0).then(|| text(&format!("a{n}"))),
         reason: Reason::rate_limited(),
         back: Back::At(9_000),
+        is_refused: false,
     };
     AllOut {
         pool: pool(),

@@ -153,12 +153,18 @@ impl AllOut {
         self.out.iter().all(|out| out.back == Back::Never)
     }
 
+    /// None of them is at a limit: they have ended, or their platforms refuse them.
+    pub(super) fn is_anothers(&self) -> bool {
+        let mut out = self.out.iter();
+        out.all(|out| out.is_refused || out.back == Back::Never)
+    }
+
     pub(super) fn message(&self) -> String {
         let (pool, names) = (&self.pool, self.names());
-        let end = match self.is_over() {
-            true => format!(" {SEE_WHY}"),
-            false => self.back(),
-        };
+        let mut end = self.back();
+        if self.is_anothers() {
+            end = format!("{end} {SEE_WHY}");
+        }
         format!("No account in the gateway's pool {pool} can be used now: {names}.{end}")
     }
 

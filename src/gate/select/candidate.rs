@@ -57,6 +57,8 @@ pub struct Out {
     pub reason: Reason,
     /// Its return.
     pub back: Back,
+    /// Its platform refuses it: when it is back it is tried, no more.
+    pub is_refused: bool,
 }
 
 /// The return of an account that may not be used now.
@@ -66,7 +68,7 @@ pub enum Back {
     At(u64),
     /// With its next credential, which may be under way.
     WithCredential,
-    /// Not by itself: it is past the end that its operator set, or its platform refuses it.
+    /// Not by itself: it is past the end that its operator set.
     Never,
 }
 
@@ -229,10 +231,9 @@ impl Candidate {
             // Whatever else is the matter with it: nothing of that brings it back.
             _ if self.account.has_expired(need.now) => (Reason::known("ended"), Back::Never),
             Standing::Out(why) => {
-                let back = match (why.is_dead, why.awaits_credential) {
-                    (true, _) => Back::Never,
-                    (false, true) => Back::WithCredential,
-                    (false, false) => Back::At(why.back_at),
+                let back = match why.awaits_credential {
+                    true => Back::WithCredential,
+                    false => Back::At(why.back_at),
                 };
                 (why.reason.clone(), back)
             }
@@ -242,7 +243,9 @@ impl Candidate {
                 None => (Reason::known("tried"), Back::At(need.now)),
             },
         };
+        let is_refused = matches!(self.standing(need), Standing::Out(why) if why.is_dead);
         Out {
+            is_refused,
             account: self.account.id.clone(),
             name: need.shows_names.then(|| self.account.name.clone()),
             reason,
