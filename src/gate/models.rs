@@ -127,6 +127,8 @@ fn models<'a>(
     let mut seen = Vec::new();
     for account in accounts {
         let same = (&account.platform, &account.models, &account.maps);
+        #[cfg(test)]
+        crate::text::find::work::add(seen.len());
         if seen.contains(&same) {
             continue;
         }
@@ -145,6 +147,8 @@ fn models<'a>(
         let names = names.filter(|model| account.models.contain(Some(model)));
         let owner = platform.owner.as_str();
         models.extend(names.map(|model| (model, owner)));
+        #[cfg(test)]
+        crate::text::find::work::add(1);
     }
     models
 }
@@ -162,6 +166,7 @@ mod tests {
 
     use super::*;
     use crate::snapshot::{Models, Policy, Record, fixture};
+    use crate::text::find::work;
 
     #[test]
     fn lists_of_accounts_and_keys_hold() {
@@ -195,7 +200,7 @@ mod tests {
     /// A list is no request that counts, so it must not cost what a key's limits are there for.
     #[test]
     fn the_work_grows_with_the_accounts_alone_whatever_lists_they_have() {
-        let took = |accounts: u32| {
+        let work = |accounts: u32| {
             let ids: Vec<String> = (0..accounts).map(|n| format!("acc_{n}")).collect();
             let mut records = vec![Record::Platform(fixture::platform("codex"))];
             records.extend(ids.iter().map(|id| {
@@ -206,20 +211,16 @@ mod tests {
             let view = View::of(&records);
             let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
             let pool = fixture::pool("default", Policy::Sticky, &ids);
-            let once = || {
-                let start = std::time::Instant::now();
+            work::of(|| {
                 let models = models(&view, &pool, &Dialect::OF_PLATFORMS, 0);
                 assert_eq!(models.len(), ids.len());
-                start.elapsed()
-            };
-            (0..5).map(|_| once()).min().unwrap()
+            })
         };
-        let (few, many) = (took(500), took(10_000));
-        // Looking for each list among all took 270 times as long.
-        assert!(
-            many < few * 150,
-            "{few:?}, {many:?}: twenty times the accounts"
-        );
+        for accounts in [500, 2_000] {
+            let most = (MAX_SEEN + 1) * accounts as usize;
+            let work = work(accounts);
+            assert!(work <= most, "{accounts} accounts: {work}");
+        }
     }
 
     /// The names that are listed where the account, the pool and the key have these maps.
