@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Fuzzes what the filter reads of strangers: `scripts/fuzz.sh [SECONDS] [TARGET…]`, each target for SECONDS (10) on
 # what it found before (target/fuzz/corpus) and on the fixtures. A finding ends it, and stays in target/fuzz/findings.
+# With FUZZ_SEED=NUMBER it tries the same each time, as far as it comes.
 #
 # No nightly compiler and no cargo-fuzz: stable rustc puts libFuzzer's counters in when told to. libFuzzer itself is
 # C++.
@@ -55,7 +56,7 @@ for target in "${targets[@]}"; do
     mkdir -p "$corpus" "$OUT/findings" "$seeds/$target"
     log="$OUT/$target.log"
     if ! "$OUT/$host/release/$target" -max_total_time="$seconds" -timeout=5 -rss_limit_mb=2048 -max_len=16384 \
-        -print_final_stats=1 -artifact_prefix="$OUT/findings/$target-" -dict="$seeds/words" "$corpus" \
+        ${FUZZ_SEED:+"-seed=$FUZZ_SEED"} -print_final_stats=1 -artifact_prefix="$OUT/findings/$target-" -dict="$seeds/words" "$corpus" \
         "$seeds/$target" fuzz/seeds tests/fixtures/* >"$log" 2>&1; then
         tail -n 40 "$log" >&2
         echo "fuzz: $target: a finding, in target/fuzz/findings; its log is target/fuzz/$target.log" >&2
