@@ -319,9 +319,10 @@ fn the_next_account_gets_it_translated_anew() {
     assert_eq!(text_of(&call.answer().body), "Hi there");
 }
 
+/// The refusal is final: no other account is tried, which would cost the same again.
 #[test]
 fn what_cannot_be_translated_is_refused_with_its_path() {
-    let mut envoy = envoy(&["acc_1"]);
+    let mut envoy = envoy(&["acc_1", "acc_2"]);
     for (member, value, says) in [
         (
             "messages",
