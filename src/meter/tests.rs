@@ -555,7 +555,8 @@ fn only_a_name_is_a_model() {
 }
 
 /// What a meter does with hostile bodies: its searches look at each byte at most once for the
-/// line end and once for the quote, and what it keeps stays bounded.
+/// line end and once for the quote, the scanner of streams goes around for it three times at most, and what is kept stays
+/// bounded.
 fn assert_linear(dialect: Dialect, is_sse: bool, body: &[u8], chunk_bytes: usize) {
     let mut meter = Framed::new(dialect, is_sse);
     let examined = work::of(|| {
@@ -565,7 +566,7 @@ fn assert_linear(dialect: Dialect, is_sse: bool, body: &[u8], chunk_bytes: usize
         }
     });
     assert!(
-        examined <= 2 * body.len(),
+        examined <= 5 * body.len(),
         "examined {examined} of {} bytes",
         body.len()
     );

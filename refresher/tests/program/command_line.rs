@@ -613,7 +613,10 @@ fn a_directory_that_is_something_else_is_told() {
     let installation = Installation::new();
     fs::write(installation.state(), "").unwrap();
     let said = installation.fails(&["status"]);
-    assert!(said.contains("expected a directory here"), "{said}");
+    assert!(
+        said.contains("expected a directory that is no link here"),
+        "{said}"
+    );
     let below = installation.state().join("below");
     let mut command = Command::new(env!("CARGO_BIN_EXE_refresher"));
     command.arg("--state-dir").arg(&below).arg("serve");
