@@ -149,7 +149,7 @@ pub fn require_private_dir(path: &Path) -> Result<(), Error> {
     if !metadata.is_dir() {
         return Err(Error::WrongKind {
             path: path.to_owned(),
-            expected: "a directory that is no link",
+            expected: "a directory and no symbolic link",
         });
     }
     require_ours(path, &metadata, 0o700)
@@ -175,7 +175,7 @@ pub(crate) fn require_private(path: &Path, metadata: &fs::Metadata) -> Result<()
     if !metadata.is_file() {
         return Err(Error::WrongKind {
             path: path.to_owned(),
-            expected: "a file that is no link",
+            expected: "a file and no symbolic link",
         });
     }
     require_ours(path, metadata, 0o600)

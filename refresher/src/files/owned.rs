@@ -240,7 +240,7 @@ fn way(path: &Path, readers: Readers) -> Result<Way, Error> {
         if kind == FileType::Symlink {
             links += 1;
             if links > MAX_LINKS || (rest.is_empty() && readers == Readers::Owner) {
-                return Err(wrong_kind(&next, "a file that is no link"));
+                return Err(wrong_kind(&next, "a file and no symbolic link"));
             }
             require_owner(&next, stat.st_uid)?;
             let target = readlinkat(&directory, &name, Vec::new())

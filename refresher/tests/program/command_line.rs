@@ -614,7 +614,7 @@ fn a_directory_that_is_something_else_is_told() {
     fs::write(installation.state(), "").unwrap();
     let said = installation.fails(&["status"]);
     assert!(
-        said.contains("expected a directory that is no link here"),
+        said.contains("expected a directory and no symbolic link here"),
         "{said}"
     );
     let below = installation.state().join("below");
