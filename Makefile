@@ -104,7 +104,7 @@ e2e: needs-tests wasm ## Run the end-to-end tests on the real Envoy, with the re
 	LATCHKEY_REFRESHER=$(TARGET)/debug/refresher LATCHKEY_SIM=$(TARGET)/debug/sim \
 	RUST_TEST_THREADS=$(E2E_THREADS) \
 	$(CARGO) test --locked --workspace --test it $(TEST_OPTIONS)
-	$(MAKE) --no-print-directory smoke
+	$(if $(filter --,$(TEST_OPTIONS)),,$(MAKE) --no-print-directory smoke)
 
 # What `smoke` and `soak` need beside what the end-to-end tests built.
 it_settings = LATCHKEY_WASM=$(WASM) LATCHKEY_FAULTY_WASM=$(TARGET)/latchkey-fault-injection.wasm \
