@@ -80,6 +80,9 @@ pub trait Stream {
     /// Returns the address of the host that answers, as the proxy writes it: `address:port`, or the path of a socket.
     fn answered_by(&self) -> Option<Vec<u8>>;
 
+    /// Returns the proxy's number of the connection on which the request came: no other one has it.
+    fn connection(&self) -> Option<u64>;
+
     /// Returns true if the proxy chose a host for the request and is known to have had no connection to it: not a
     /// byte has left.
     fn was_not_sent(&self) -> bool;

@@ -1,14 +1,10 @@
 //! The part of one VM in keeping the budget: what each of its requests holds.
 
-use super::{BLOCK, Budget, MAX_KEPT, NoRoom, OF_A_REQUEST, OF_AN_ANSWER, ledger, slices::Slices};
-use crate::{deadline::Deadline, host::SharedData, id::Id, known::Known};
-
-/// The interval at which a VM renews what it has taken, in milliseconds: several times in a lease.
-const RENEW_MS: u64 = 5_000;
-
-/// The time for which unused blocks are kept for the requests to come while there is plenty, in
-/// milliseconds.
-const SPARE_MS: u64 = 1_000;
+use super::{
+    Budget, KeyName, MAX_KEPT, NoRoom, OF_A_REQUEST, OF_AN_ANSWER, blocks::Blocks, ledger,
+    slices::Slices,
+};
+use crate::{deadline::Deadline, host::SharedData, known::Known};
 
 /// The time for which the hold of a request that is to run again is kept for its next try, in
 /// milliseconds. Envoy begins that at once, or never.
@@ -17,28 +13,16 @@ const AGAIN_MS: u64 = 1_000;
 /// The holds of one VM's requests.
 #[derive(Debug)]
 pub struct Book {
-    vm: u64,
-    budget: Budget,
-    keys: Known<u64, OfKey>,
+    blocks: Blocks,
     holds: Known<u32, Hold>,
     /// The holds of tries that are over, whose requests are to run again.
     leaving: Vec<(u32, Hold, Deadline)>,
-    renew: Deadline,
-}
-
-/// The memory that the requests of one key hold, in bytes and in blocks.
-#[derive(Debug, Default)]
-struct OfKey {
-    used: u64,
-    blocks: u64,
-    /// Until then blocks that are not used are kept.
-    spare: Deadline,
 }
 
 /// The memory that one request holds.
 #[derive(Debug)]
 struct Hold {
-    key: u64,
+    key: KeyName,
     /// The bytes that it is charged.
     charged: u64,
     /// The bytes of its body so far.
@@ -60,18 +44,15 @@ impl Book {
     /// Makes that of the VM of this number, which no other VM of this Envoy has.
     pub fn new(vm: u64, budget: Budget) -> Self {
         Self {
-            vm,
-            budget,
-            keys: Known::default(),
+            blocks: Blocks::new(ledger::HELD, vm, budget),
             holds: Known::default(),
             leaving: Vec::new(),
-            renew: Deadline::default(),
         }
     }
 
     /// Changes the bounds, for the requests that come.
     pub fn set_budget(&mut self, budget: Budget) {
-        self.budget = budget;
+        self.blocks.set_budget(budget);
     }
 
     /// Begins to hold the request of `context` from `key`, with a body of that `length` as far as its
@@ -83,18 +64,16 @@ impl Book {
         &mut self,
         shared: &mut impl SharedData,
         context: u32,
-        key: &Id,
+        key: KeyName,
         length: u64,
         now: u64,
     ) -> Result<(), NoRoom> {
         let charge = OF_A_REQUEST.saturating_add(length.min(MAX_KEPT));
-        if charge > self.budget.of_key {
-            return Err(NoRoom::TooLarge {
-                most: self.budget.of_key,
-            });
+        let most = self.blocks.budget().of_key;
+        if charge > most {
+            return Err(NoRoom::TooLarge { most });
         }
-        let key = ledger::name(key);
-        self.charge(shared, key, charge, now)?;
+        self.blocks.charge(shared, key, charge, now)?;
         self.holds.insert(context, Hold::new(key, charge));
         Ok(())
     }
@@ -151,15 +130,14 @@ impl Book {
             return Ok(());
         };
         hold.decoded = bytes;
-        if hold.total().saturating_add(decoder) > self.budget.of_key {
-            return Err(NoRoom::TooLarge {
-                most: self.budget.of_key,
-            });
+        let most = self.blocks.budget().of_key;
+        if hold.total().saturating_add(decoder) > most {
+            return Err(NoRoom::TooLarge { most });
         }
         let (key, before) = (hold.key, std::mem::take(&mut hold.decoder));
-        self.give_back(key, before);
+        self.blocks.give_back(key, before);
         self.charge_growth(shared, context, now)?;
-        self.charge(shared, key, decoder, now)?;
+        self.blocks.charge(shared, key, decoder, now)?;
         if let Some(hold) = self.holds.get_mut(&context) {
             hold.decoder = decoder;
         }
@@ -188,10 +166,10 @@ impl Book {
         }
         let (key, more) = (hold.key, bytes.saturating_sub(hold.answer));
         if more > 0 {
-            self.charge(shared, key, more, now)?;
+            self.blocks.charge(shared, key, more, now)?;
         } else {
             let less = hold.answer.saturating_sub(bytes);
-            self.give_back(key, less);
+            self.blocks.give_back(key, less);
         }
         if let Some(hold) = self.holds.get_mut(&context) {
             hold.answer = bytes;
@@ -223,36 +201,7 @@ impl Book {
         for (_, hold, _) in over {
             self.free(&hold);
         }
-        let is_due = !self.keys.is_empty() && self.renew.is_due(now);
-        if self.frees_spare(|spare| spare.is_due(now)) || is_due {
-            self.tell(shared, now);
-        }
-    }
-
-    /// Frees the blocks of each key that are not used, where what is kept for it until then `goes`. Returns
-    /// false where there were none.
-    fn frees_spare(&mut self, goes: impl Fn(Deadline) -> bool) -> bool {
-        let mut frees = false;
-        for of_key in self.keys.values_mut() {
-            let needed = of_key.used.div_ceil(BLOCK);
-            if needed < of_key.blocks && goes(of_key.spare) {
-                of_key.blocks = needed;
-                frees = true;
-            }
-        }
-        frees
-    }
-
-    /// Tells the ledger what each key has.
-    fn tell(&mut self, shared: &mut impl SharedData, now: u64) {
-        self.keys.retain(|_, of_key| of_key.blocks > 0);
-        let held = self.keys.iter().map(|(key, of_key)| (*key, of_key.blocks));
-        let held: Vec<(u64, u64)> = held.collect();
-        let is_told = ledger::tell(shared, self.vm, &held, now);
-        self.renew = match is_told {
-            true => Deadline::after(now, RENEW_MS),
-            false => Deadline::default(),
-        };
+        self.blocks.tick(shared, now);
     }
 
     /// Charges what `context` holds more than it was charged.
@@ -269,69 +218,24 @@ impl Book {
         if more == 0 {
             return Ok(());
         }
-        self.charge(shared, key, more, now)?;
+        self.blocks.charge(shared, key, more, now)?;
         if let Some(hold) = self.holds.get_mut(&context) {
             hold.charged = hold.charged.saturating_add(more);
         }
         Ok(())
     }
 
-    /// Charges `key` so many bytes `more`. Before this VM refuses, it gives back what it only kept for the
-    /// requests to come.
-    fn charge(
-        &mut self,
-        shared: &mut impl SharedData,
-        key: u64,
-        more: u64,
-        now: u64,
-    ) -> Result<(), NoRoom> {
-        match self.take(shared, key, more, now) {
-            Err(_) if self.frees_spare(|_| true) => {
-                self.tell(shared, now);
-                self.take(shared, key, more, now)
-            }
-            taken => taken,
-        }
-    }
-
-    fn take(
-        &mut self,
-        shared: &mut impl SharedData,
-        key: u64,
-        more: u64,
-        now: u64,
-    ) -> Result<(), NoRoom> {
-        let of_key = self.keys.entry(key).or_default();
-        let used = of_key.used.saturating_add(more);
-        let missing = used.div_ceil(BLOCK).saturating_sub(of_key.blocks);
-        if missing > 0 {
-            let taken = ledger::take(shared, self.vm, key, missing, &self.budget, now)?;
-            of_key.blocks = of_key.blocks.saturating_add(taken.blocks);
-            of_key.spare = match taken.is_plenty {
-                true => Deadline::after(now, SPARE_MS),
-                false => Deadline::default(),
-            };
-        }
-        of_key.used = used;
-        Ok(())
-    }
-
     fn free(&mut self, hold: &Hold) {
         let held = hold.charged.saturating_add(hold.decoder);
-        self.give_back(hold.key, held.saturating_add(hold.answer));
-    }
-
-    fn give_back(&mut self, key: u64, bytes: u64) {
-        if let Some(of_key) = self.keys.get_mut(&key) {
-            of_key.used = of_key.used.saturating_sub(bytes);
-        }
+        self.blocks
+            .give_back(hold.key, held.saturating_add(hold.answer));
     }
 }
 
 // === impl Hold ===
 
 impl Hold {
-    fn new(key: u64, charged: u64) -> Self {
+    fn new(key: KeyName, charged: u64) -> Self {
         Self {
             key,
             charged,
@@ -357,7 +261,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::host::fake::FakeSharedData;
+    use crate::{budget::blocks, host::fake::FakeSharedData, id::Id};
 
     const NOW: u64 = 1_790_000_000_000;
     const MIB: u64 = 1024 * 1024;
@@ -366,8 +270,8 @@ mod tests {
         of_key: 24 * MIB,
     };
 
-    fn key(n: u64) -> Id {
-        Id::try_from(format!("key_{n}")).unwrap()
+    fn key(n: u64) -> KeyName {
+        KeyName::of(&Id::try_from(format!("key_{n}")).unwrap())
     }
 
     /// An Envoy of two workers.
@@ -380,7 +284,7 @@ mod tests {
     impl Envoy {
         fn new(budget: Budget) -> Self {
             let mut shared = FakeSharedData::default();
-            ledger::prepare(&mut shared);
+            ledger::HELD.prepare(&mut shared);
             let books = [1, 2].map(|vm| Book::new(vm, budget));
             Self {
                 shared,
@@ -390,7 +294,7 @@ mod tests {
         }
 
         fn begin(&mut self, vm: usize, context: u32, of: u64, length: u64) -> Result<(), NoRoom> {
-            self.books[vm].begin(&mut self.shared, context, &key(of), length, self.now)
+            self.books[vm].begin(&mut self.shared, context, key(of), length, self.now)
         }
 
         fn grow(&mut self, vm: usize, context: u32, piece: usize) -> Result<(), NoRoom> {
@@ -449,7 +353,7 @@ mod tests {
         for context in 0..=50 {
             envoy.books[context as usize % 2].end(context, false, NOW);
         }
-        envoy.tick(NOW + SPARE_MS);
+        envoy.tick(NOW + blocks::SPARE_MS);
         assert_eq!(envoy.shared.read("latchkey/3/held").unwrap().0, b"");
         assert_eq!(envoy.flood(1, 0), count);
     }
@@ -560,7 +464,7 @@ mod tests {
         envoy.begin(0, 1, 1, 20 * MIB).unwrap();
         envoy.books[0] = Book::new(3, BUDGET);
         let at = |envoy: &mut Envoy, now| {
-            envoy.books[1].begin(&mut envoy.shared, 2, &key(1), 20 * MIB, now)
+            envoy.books[1].begin(&mut envoy.shared, 2, key(1), 20 * MIB, now)
         };
         assert!(at(&mut envoy, NOW + ledger::LEASE_MS - 1).is_err());
         assert_eq!(at(&mut envoy, NOW + ledger::LEASE_MS), Ok(()));
@@ -573,7 +477,7 @@ mod tests {
         for second in 0..60 {
             envoy.tick(NOW + second * 1_000);
         }
-        let late = envoy.books[1].begin(&mut envoy.shared, 2, &key(1), 20 * MIB, NOW + 60_000);
+        let late = envoy.books[1].begin(&mut envoy.shared, 2, key(1), 20 * MIB, NOW + 60_000);
         assert!(late.is_err());
     }
 
@@ -604,7 +508,7 @@ mod tests {
                 }
                 prop_assert!(envoy.held() <= BUDGET.all);
                 for one in 0..4 {
-                    let name = ledger::name(&key(one));
+                    let name = key(one);
                     let holds = envoy.books.iter().flat_map(|book| book.holds.values());
                     let own = holds.filter(|hold| hold.key == name);
                     let own: u64 = own.map(|hold| hold.charged + hold.decoder).sum();

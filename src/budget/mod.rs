@@ -18,13 +18,21 @@
 //! data, in blocks. They give back what they have not used for a second, or, where it is short, at once:
 //! so thousands of keys with a short request each are in nobody's way. The ledger is a lease: what a
 //! crashed VM held is free when it lapses, as Envoy has ended its streams.
+//!
+//! **Connections** that callers keep open between their requests are shared out likewise, from a ledger
+//! of their own ([`connections`]).
 
+mod blocks;
 pub mod book;
+mod connections;
 mod ledger;
 mod shares;
 mod slices;
 
-pub use self::{book::Book, ledger::prepare, shares::Shares, slices::Slices};
+pub use self::{
+    book::Book, connections::Connections, ledger::KeyName, shares::Shares, slices::Slices,
+};
+use crate::host::SharedData;
 
 /// The bytes that are taken from the ledger at a time.
 pub const BLOCK: u64 = 128 * 1024;
@@ -41,12 +49,12 @@ pub const OF_AN_ANSWER: u64 = 32 * 1024;
 /// (`request_body_buffer_limit`). What is longer goes on without being kept, and is not sent again.
 pub const MAX_KEPT: u64 = 32 * 1024 * 1024;
 
-/// The bounds that the operator sets, in bytes.
+/// The bounds that the operator sets: bytes that are held, or connections that are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// The bound of all requests of the Envoy.
+    /// The bound of the whole Envoy.
     pub all: u64,
-    /// The bound of the requests of one key.
+    /// The bound of one key.
     pub of_key: u64,
 }
 
@@ -65,4 +73,10 @@ pub enum NoRoom {
         /// The key's bound, in bytes.
         most: u64,
     },
+}
+
+/// Makes the ledgers where they are not there yet.
+pub fn prepare(shared: &mut impl SharedData) {
+    ledger::HELD.prepare(shared);
+    ledger::KEPT.prepare(shared);
 }

@@ -25,9 +25,9 @@ use crate::{
 /// The header with our own error code.
 pub const ERROR_HEADER: &str = "x-latchkey-error";
 
-/// The header that marks an answer for which nobody needs a client key. `envoy/envoy.yaml` closes the connection after
-/// it, and takes it off: strangers must not keep the connections that callers need.
-const ANYBODY_HEADER: &str = "x-latchkey-anybody";
+/// The header of an answer after which the connection is to be closed: that of a caller whose key is not known, or has
+/// its share of connections. A filter in `envoy/envoy.yaml` does so, and takes the header off.
+pub const CLOSE_HEADER: &str = "x-latchkey-close";
 
 /// The header that tells the SDKs of OpenAI and Anthropic if to send a request again.
 pub const RETRY_HEADER: &str = "x-should-retry";
@@ -429,11 +429,27 @@ impl Refusal {
         if self.status() == 401 {
             headers.push(("www-authenticate", "Bearer".to_owned()));
         }
-        Reply {
+        let reply = Reply {
             status: self.status(),
             headers,
             body: body.to_string(),
+        };
+        match self.is_to_a_stranger() {
+            true => reply.closes(),
+            false => reply,
         }
+    }
+
+    /// Tells a caller without a key that is known.
+    fn is_to_a_stranger(&self) -> bool {
+        matches!(
+            self,
+            Self::NoKey
+                | Self::AmbiguousKey(_)
+                | Self::KeyInUrl
+                | Self::UnknownKey
+                | Self::KeyExpired(_)
+        )
     }
 }
 
@@ -460,7 +476,7 @@ impl Reply {
 
     /// The answer to a probe.
     pub fn alive() -> Self {
-        Self::json(&json!({"status": "ok"})).of_anybody()
+        Self::json(&json!({"status": "ok"})).closes()
     }
 
     /// The answer to a question for the methods of a path.
@@ -470,12 +486,12 @@ impl Reply {
             headers: vec![("allow", format!("{allowed}, OPTIONS"))],
             body: String::new(),
         }
-        .of_anybody()
+        .closes()
     }
 
-    /// Marks what is answered without a client key, so that Envoy closes the connection after it.
-    fn of_anybody(mut self) -> Self {
-        self.headers.push((ANYBODY_HEADER, "true".to_owned()));
+    /// Marks the answer to a caller whose key is not known: strangers must not keep the connections that callers need.
+    fn closes(mut self) -> Self {
+        self.headers.push((CLOSE_HEADER, "true".to_owned()));
         self
     }
 

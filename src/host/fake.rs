@@ -87,6 +87,8 @@ pub(crate) struct State {
     pub(crate) caller_left: bool,
     /// There was no connection to the platform.
     pub(crate) was_not_sent: bool,
+    /// The number of the caller's connection.
+    pub(crate) connection: Option<u64>,
     /// The address of the host that answers.
     pub(crate) answered_by: &'static str,
     /// A piece of the answer's body is there, or waits: before and after that a body that is set crashes the VM.
@@ -309,6 +311,11 @@ impl Stream for FakeStream {
     fn answered_by(&self) -> Option<Vec<u8>> {
         self.note("answered by".to_owned());
         Some(self.0.borrow().answered_by.as_bytes().to_vec())
+    }
+
+    fn connection(&self) -> Option<u64> {
+        self.note("connection".to_owned());
+        self.0.borrow().connection
     }
 
     fn was_not_sent(&self) -> bool {

@@ -80,6 +80,12 @@ fn body_of(side: Side) -> BufferType {
     }
 }
 
+/// The number that the attribute at `path` is, as Envoy writes it.
+fn number_at(path: Vec<&str>) -> Option<u64> {
+    let bytes = hostcalls::get_property(path).ok().flatten()?;
+    bytes.try_into().ok().map(u64::from_le_bytes)
+}
+
 // === impl Envoy ===
 
 impl SharedData for Envoy {
@@ -216,6 +222,10 @@ impl Stream for EnvoyStream {
         address.ok().flatten()
     }
 
+    fn connection(&self) -> Option<u64> {
+        number_at(vec!["connection", "id"])
+    }
+
     fn was_not_sent(&self) -> bool {
         // The address on this side is known once there is a connection.
         let has = |name| {
@@ -226,10 +236,8 @@ impl Stream for EnvoyStream {
     }
 
     fn caller_left(&self) -> bool {
-        let flags = hostcalls::get_property(vec!["response", "flags"]);
-        let flags = flags.ok().flatten();
-        let flags = flags.and_then(|bytes| bytes.try_into().ok());
-        flags.is_some_and(|bytes| u64::from_le_bytes(bytes) & CALLER_LEFT != 0)
+        let flags = number_at(vec!["response", "flags"]);
+        flags.is_some_and(|flags| flags & CALLER_LEFT != 0)
     }
 
     fn set_property(&mut self, name: &str, value: &str) {

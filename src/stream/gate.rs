@@ -10,8 +10,12 @@ use self::coded::{Coded, Plain};
 use super::Event;
 use crate::{
     attempt::{EARLY_STATUS, ESTIMATE_HEADER, REDIRECT_STATUS, STATUS_HEADER},
+    budget::KeyName,
     decode::Fault,
-    gate::{CLUSTER_HEADER, Decision, Forward, Refusal, Reply, Request, refusal::ERROR_HEADER},
+    gate::{
+        CLUSTER_HEADER, Decision, Forward, Refusal, Reply, Request,
+        refusal::{CLOSE_HEADER, ERROR_HEADER},
+    },
     host::{Action, Host, Side, Stream},
     meter::Completeness,
     request::{
@@ -42,6 +46,8 @@ pub struct GateStream {
     stage: Stage,
     /// The bytes of the body that the proxy held at the last call, all of which wait here.
     held: usize,
+    /// The key of its caller, once it is known.
+    key: Option<KeyName>,
 }
 
 /// The way that a request has come. Nothing of it goes on before it is [`Stage::Open`].
@@ -96,6 +102,7 @@ impl GateStream {
             context,
             stage: Stage::New,
             held: 0,
+            key: None,
         }
     }
 
@@ -120,6 +127,7 @@ impl GateStream {
             },
             Event::AnswerHeaders { .. } => {
                 self.on_answer(worker, stream);
+                self.keep_connection(worker, stream);
                 return Action::Continue;
             }
             Event::AnswerBody { .. } | Event::AnswerTrailers => return Action::Continue,
@@ -220,7 +228,9 @@ impl GateStream {
         stream: &mut impl Stream,
     ) {
         let end = length.is_none();
-        let asked = worker.ask(&mut request).and_then(|wanted| {
+        let asked = worker.ask(&mut request);
+        self.key = worker.key_name(&request);
+        let asked = asked.and_then(|wanted| {
             worker.hold(self.context, &request, length.unwrap_or_default())?;
             if !end {
                 worker.let_in(self.context, &request)?;
@@ -397,6 +407,16 @@ impl GateStream {
     fn answer(&mut self, reply: &Reply, stream: &mut impl Stream) {
         reply_with(reply, stream);
         self.stage = Stage::Answered;
+    }
+
+    /// Has the proxy close the connection after this answer, where its caller's key keeps as many open as it may.
+    fn keep_connection<H: Host>(&self, worker: &mut Worker<H>, stream: &mut impl Stream) {
+        let Some((key, connection)) = self.key.zip(stream.connection()) else {
+            return;
+        };
+        if !worker.keep_connection(connection, key) {
+            stream.set_header(Side::Answer, CLOSE_HEADER, Some(b"true"));
+        }
     }
 
     /// Puts an answer right that was to become a redirect and could not: the request's body was

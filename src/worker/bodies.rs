@@ -1,10 +1,10 @@
-//! The bodies of requests: the memory that they hold, and the turns in which they are decoded.
+//! The things that requests hold: the memory of their bodies, the turns in which these are decoded, and connections.
 
 use std::{cell::RefCell, rc::Rc};
 
 use super::Worker;
 use crate::{
-    budget::Shares,
+    budget::{KeyName, Shares},
     dialect::Dialect,
     gate::{Refusal, Reply, Request},
     host::Host,
@@ -46,9 +46,21 @@ impl<H: Host> Worker<H> {
         let Some(key) = request.key_id(self.follower.current()) else {
             return Ok(());
         };
-        let now = self.host.recently();
+        let (key, now) = (KeyName::of(key), self.host.recently());
         let held = self.book.begin(&mut self.host, context, key, length, now);
         held.map_err(|no_room| self.refuse(request, &Refusal::NoRoom(no_room)))
+    }
+
+    /// Returns the name by which what the request's key holds is counted; none where that key is not known.
+    pub fn key_name(&self, request: &Request) -> Option<KeyName> {
+        request.key_id(self.follower.current()).map(KeyName::of)
+    }
+
+    /// Keeps a connection open on which a request of `key` is answered. Returns false where it is to be closed, as that
+    /// key keeps as many as it may.
+    pub fn keep_connection(&mut self, connection: u64, key: KeyName) -> bool {
+        let now = self.host.recently();
+        self.connections.keep(&mut self.host, connection, key, now)
     }
 
     /// Holds a piece more of the body of the request of `context`, which is `undecided` or was sent

@@ -18,6 +18,9 @@ const MAX_UNCONFIRMED_SECONDS: u64 = 7 * 24 * 60 * 60;
 /// The most memory that a budget may allow, in MiB: 1 TiB.
 const MAX_HELD_MIB: u64 = 1024 * 1024;
 
+/// The most connections that a bound may allow.
+const MAX_CONNECTIONS: u64 = 1_000_000;
+
 /// The settings of an operator.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -48,6 +51,10 @@ pub struct Config {
     pub held_mib: u64,
     /// The memory that the requests of one client key may hold, in MiB.
     pub held_mib_per_key: u64,
+    /// The connections that all callers may keep open between their requests.
+    pub kept_connections: u64,
+    /// Those that the callers with one client key may keep.
+    pub kept_connections_per_key: u64,
 }
 
 /// The reason why a configuration is refused.
@@ -133,6 +140,18 @@ impl Config {
                 1,
                 config.held_mib,
             ),
+            (
+                "kept_connections",
+                config.kept_connections,
+                1,
+                MAX_CONNECTIONS,
+            ),
+            (
+                "kept_connections_per_key",
+                config.kept_connections_per_key,
+                1,
+                config.kept_connections,
+            ),
         ] {
             if !(least..=most).contains(&found) {
                 return Err(InvalidConfig::OutOfRange {
@@ -154,6 +173,14 @@ impl Config {
             of_key: bytes(self.held_mib_per_key),
         }
     }
+
+    /// The bounds of the connections that callers keep.
+    pub fn connections(&self) -> Budget {
+        Budget {
+            all: self.kept_connections,
+            of_key: self.kept_connections_per_key,
+        }
+    }
 }
 
 impl Default for Config {
@@ -170,6 +197,8 @@ impl Default for Config {
             sessions_by_opening: true,
             held_mib: 768,
             held_mib_per_key: 256,
+            kept_connections: 5_000,
+            kept_connections_per_key: 1_000,
         }
     }
 }
@@ -236,6 +265,10 @@ mod tests {
             (
                 r#"{"held_mib":64,"held_mib_per_key":65}"#,
                 "held_mib_per_key: expected 1 to 64, found 65",
+            ),
+            (
+                r#"{"kept_connections":64,"kept_connections_per_key":0}"#,
+                "kept_connections_per_key: expected 1 to 64, found 0",
             ),
             (
                 r#"{"max_atempts":1}"#,

@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     attempt,
-    budget::{self, Book, Shares},
+    budget::{self, Book, Connections, Shares},
     deadline::Deadline,
     gate::{Asked, Decision, Forward, Gate, Knowledge, Refusal, Reply, Request, select::Awaited},
     home::{Home, ring},
@@ -79,6 +79,7 @@ pub struct Worker<H> {
     totals: Totals,
     limiter: Limiter,
     book: Book,
+    connections: Connections,
     settings: Settings,
     calls: Calls,
     asked: homes::Asked,
@@ -205,6 +206,7 @@ impl<H: Host> Worker<H> {
             totals: Totals::default(),
             limiter: Limiter::default(),
             book: Book::new(0, Config::default().budget()),
+            connections: Connections::new(0, Config::default().connections()),
             settings: Settings::default(),
             calls: Calls::default(),
             asked: homes::Asked::default(),
@@ -214,7 +216,7 @@ impl<H: Host> Worker<H> {
 
     /// Prepares the VM for a gate. A second gate of the same VM shares what the first made.
     pub fn configure(&mut self, config: Config) {
-        let budget = config.budget();
+        let (budget, connections) = (config.budget(), config.connections());
         self.gate.reads_openings = config.sessions_by_opening;
         self.settings = Settings {
             max_attempts: config.max_attempts,
@@ -227,6 +229,7 @@ impl<H: Host> Worker<H> {
         };
         if self.sync.is_some() {
             self.book.set_budget(budget);
+            self.connections.set_most(connections);
             return;
         }
         let holder = Holder::register(&mut self.host);
@@ -239,6 +242,7 @@ impl<H: Host> Worker<H> {
         self.limiter = Limiter::new(holder.number());
         let (instance, node) = (table::instance(&self.host), self.host.node());
         self.book = Book::new(holder.number(), budget);
+        self.connections = Connections::new(holder.number(), connections);
         self.sync = Some(Sync {
             holder,
             poller: Poller::new(config.poll_wait_seconds, instance.clone(), node.clone()),

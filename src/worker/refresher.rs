@@ -56,6 +56,7 @@ impl<H: Host> Worker<H> {
         let records = self.records.next(&sync.origin, now);
         self.limiter.tick(&mut self.host, now);
         self.book.tick(&mut self.host, now);
+        self.connections.tick(&mut self.host, now);
         if self.waiting.has_any_for_place() {
             queues::note(&mut self.host, sync.holder.number(), now);
         }

@@ -1,7 +1,7 @@
 //! What requests hold, and who is refused when there is no room.
 
-use super::envoy::{BODY, Envoy, head};
-use crate::snapshot::fixture;
+use super::envoy::{BODY, Call, Envoy, KEY, head, records};
+use crate::snapshot::{Record, fixture};
 
 /// A key may hold 1 MiB: eight requests, or one with a body of 896 KiB.
 fn small() -> Envoy {
@@ -35,7 +35,7 @@ fn requests_that_do_not_fit_beside_others_of_their_key_wait_until_those_have_end
     let mut envoy = small();
     let mut calls: Vec<_> = (0..9).map(|_| envoy.call(&head("/v1/responses"))).collect();
     let mut refused = calls.pop().unwrap();
-    calls.iter().for_each(super::envoy::Call::waits);
+    calls.iter().for_each(Call::waits);
     let reply = refused.is_refused(429, "latchkey_no_room");
     assert!(reply.headers.iter().any(|(name, _)| name == "retry-after"));
     calls.pop().unwrap().goes_away();
@@ -73,7 +73,7 @@ fn a_request_that_runs_again_holds_what_it_held() {
     call.is_at("acc_2");
     // Six more, and no seventh: its body takes 16 KiB besides.
     let others: Vec<_> = (0..6).map(|_| envoy.call(&head("/v1/responses"))).collect();
-    others.iter().for_each(super::envoy::Call::waits);
+    others.iter().for_each(Call::waits);
     envoy
         .call(&head("/v1/responses"))
         .is_refused(429, "latchkey_no_room");
@@ -103,6 +103,84 @@ fn an_error_that_is_held_is_charged_and_judged_where_there_is_no_room() {
     call.gets(400, &expected);
     // It holds nothing any more.
     let mut calls: Vec<_> = (0..8).map(|_| envoy.call(&head("/v1/responses"))).collect();
-    calls.iter().for_each(super::envoy::Call::waits);
-    calls.drain(..).for_each(super::envoy::Call::goes_away);
+    calls.iter().for_each(Call::waits);
+    calls.drain(..).for_each(Call::goes_away);
+}
+
+/// A key may keep two connections open.
+fn few_connections() -> Envoy {
+    let mut records = records(&[fixture::account("acc_1", "codex")]);
+    let other = fixture::client_key("key_2", b"another", "default");
+    records.push(Record::Key(other));
+    let mut envoy = Envoy::with(&records);
+    envoy.configure(r#"{"kept_connections":8,"kept_connections_per_key":2}"#);
+    envoy
+}
+
+fn is_closed(call: &Call) -> bool {
+    let answer = call.answer();
+    answer
+        .headers
+        .iter()
+        .any(|(name, _)| name == "x-latchkey-close")
+}
+
+/// Asks on a connection, and tells if that is closed with the platform's answer.
+fn is_closed_after(envoy: &mut Envoy, connection: u64, key: &str) -> bool {
+    let bearer = format!("Bearer {key}");
+    let mut headers = head("/v1/responses");
+    headers[4].1 = &bearer;
+    let mut call = envoy.call_on(connection, &headers);
+    call.sends(BODY, true);
+    call.platform(200, &[], b"{}");
+    let is_closed = is_closed(&call);
+    call.gets(200, b"{}");
+    is_closed
+}
+
+#[test]
+fn connections_beyond_a_keys_share_are_closed_with_the_platforms_answer() {
+    let mut envoy = few_connections();
+    for _ in 0..3 {
+        assert!(!is_closed_after(&mut envoy, 1, KEY));
+        assert!(!is_closed_after(&mut envoy, 2, KEY));
+        assert!(is_closed_after(&mut envoy, 3, KEY));
+        assert!(!is_closed_after(&mut envoy, 4, "another"));
+        envoy.after(30_000);
+    }
+    for _ in 0..70 {
+        envoy.after(1_000);
+    }
+    assert!(!is_closed_after(&mut envoy, 3, KEY));
+}
+
+#[test]
+fn answers_of_the_gateways_own_close_connections_as_well() {
+    let mut envoy = few_connections();
+    assert!(!is_closed_after(&mut envoy, 1, KEY));
+    assert!(!is_closed_after(&mut envoy, 2, KEY));
+    for (method, path, status) in [
+        ("GET", "/v1/models", 200),
+        ("POST", "/v1/models", 405),
+        ("POST", "/v1/nowhere", 404),
+    ] {
+        for (connection, closes) in [(3, true), (1, false)] {
+            let mut headers = head(path);
+            headers[0].1 = method;
+            let mut call = envoy.call_on(connection, &headers);
+            if !call.has_answer() {
+                call.sends(b"", true);
+            }
+            assert_eq!(call.answer().status, status, "{path}");
+            assert_eq!(is_closed(&call), closes, "{path}");
+        }
+    }
+}
+
+#[test]
+fn whoever_has_no_key_that_is_known_keeps_no_connection() {
+    let mut envoy = few_connections();
+    for headers in [&head("/v1/models")[..4], &head("/health")[..4]] {
+        assert!(is_closed(&envoy.call(headers)), "{headers:?}");
+    }
 }

@@ -76,6 +76,7 @@ pub(super) struct Call {
     deadline: Option<String>,
     answer: Option<FakeReply>,
     contexts: u32,
+    connection: u64,
 }
 
 impl Envoy {
@@ -253,8 +254,13 @@ impl Envoy {
         }
     }
 
-    /// A request begins.
+    /// A request begins, on a connection of its own.
     pub(super) fn call(&mut self, headers: &[(&str, &str)]) -> Call {
+        self.call_on(u64::from(self.contexts), headers)
+    }
+
+    /// A request begins on the connection of this number.
+    pub(super) fn call_on(&mut self, connection: u64, headers: &[(&str, &str)]) -> Call {
         self.contexts += 10;
         let headers = headers.iter();
         let headers = headers.map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()));
@@ -276,6 +282,7 @@ impl Envoy {
             deadline: None,
             answer: None,
             contexts: self.contexts,
+            connection,
         };
         call.at_the_gate();
         call
@@ -336,6 +343,7 @@ impl Call {
             answer,
             request_body,
             properties: Rc::clone(&self.properties),
+            connection: Some(self.connection),
             log: Rc::clone(&self.host.log),
             ..State::default()
         });

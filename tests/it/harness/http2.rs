@@ -28,6 +28,11 @@ impl Http2 {
         Self { send, port }
     }
 
+    /// Returns true once the other side takes no more requests on it.
+    pub async fn is_over(&self) -> bool {
+        self.send.clone().ready().await.is_err()
+    }
+
     /// Sends the head of a POST.
     async fn open(
         &self,

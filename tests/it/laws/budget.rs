@@ -328,6 +328,114 @@ fn connections_of_strangers_and_of_the_silent_are_closed() {
     });
 }
 
+fn ask_for_models(key: &str) -> String {
+    let key = client_key(key);
+    format!("GET /v1/models HTTP/1.1\r\nhost: a\r\nx-api-key: {key}\r\n\r\n")
+}
+
+/// Asks what costs nothing on a connection. Returns false where the good answer closes it.
+async fn is_kept_after(stream: &mut TcpStream, ask: &str) -> bool {
+    stream.write_all(ask.as_bytes()).await.expect("sent");
+    let answer = raw::read(stream, 1).await;
+    assert_eq!(raw::status(&answer), 200, "{answer}");
+    assert!(!answer.contains("x-latchkey-close"), "{answer}");
+    !answer.contains("connection: close")
+}
+
+/// Asks what costs nothing on that many new connections. Returns those that stay open.
+async fn connections_of(stack: &Stack, key: &str, count: usize) -> Vec<TcpStream> {
+    let ask = ask_for_models(key);
+    let mut open = Vec::new();
+    for _ in 0..count {
+        open.push(raw::open(stack.envoy.port, b"").await);
+    }
+    let (mut kept, mut beyond) = (Vec::new(), Vec::new());
+    for mut stream in open {
+        match is_kept_after(&mut stream, &ask).await {
+            true => kept.push(stream),
+            false => beyond.push(stream),
+        }
+    }
+    for stream in &mut beyond {
+        assert!(closed(stream).await.is_some(), "one is open");
+    }
+    kept
+}
+
+/// One key asks what costs nothing on nearly all connections that Envoy takes, again and again: it keeps its share of
+/// them, the others are closed with their answers, and another key finds room. So it is with HTTP/2.
+#[test]
+fn a_key_keeps_its_share_of_the_connections() {
+    const OF_KEY: usize = 20;
+    /// Each worker may have taken a few for connections to come.
+    const SPARE: usize = 8;
+    run(async {
+        let stack = Stack::edited("budget-connections", |text| {
+            [
+                (
+                    r#""kept_connections": 5000, "kept_connections_per_key": 1000"#,
+                    r#""kept_connections": 50, "kept_connections_per_key": 20"#,
+                ),
+                (
+                    "max_active_downstream_connections: 10000",
+                    "max_active_downstream_connections: 60",
+                ),
+            ]
+            .iter()
+            .fold(text.to_owned(), |text, (shipped, here)| {
+                assert!(text.contains(shipped), "the configuration has no {shipped}");
+                text.replace(shipped, here)
+            })
+        })
+        .await;
+        let mut kept = connections_of(&stack, "openai", CONNECTIONS - 5).await;
+        assert!(
+            (OF_KEY - SPARE..=OF_KEY).contains(&kept.len()),
+            "{} are kept",
+            kept.len()
+        );
+        others_are_served(&stack).await;
+        let again = connections_of(&stack, "openai", 30).await;
+        assert!(kept.len() + again.len() <= OF_KEY, "{} more", again.len());
+        kept.extend(again);
+        let ask = ask_for_models("openai");
+        for stream in &mut kept {
+            assert!(is_kept_after(stream, &ask).await, "a kept one is closed");
+        }
+
+        let of = |key: &str| {
+            let (key, stack) = (client_key(key), &stack);
+            async move {
+                let connection = Http2::connect(stack.envoy.port).await;
+                let chat = chat_body(false).to_string();
+                let headers = [("x-api-key", key.as_str())];
+                connection.post_for_trailers(CHAT, &headers, &chat).await;
+                connection
+            }
+        };
+        let (mut kept_ones, mut beyond) = (Vec::new(), 0);
+        for _ in 0..10 {
+            let connection = of("openai").await;
+            let over = timeout(DRAIN, async {
+                while !connection.is_over().await {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            });
+            match over.await {
+                Ok(()) => beyond += 1,
+                Err(_) => kept_ones.push(connection),
+            }
+        }
+        assert!(
+            kept.len() + kept_ones.len() <= OF_KEY && beyond > 0,
+            "{beyond} are closed"
+        );
+        assert!(!of("anthropic").await.is_over().await);
+        others_are_served(&stack).await;
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
 /// An answer stays at its platform until its caller reads it: Envoy holds two buffers of it, and no more.
 #[test]
 fn an_answer_that_nobody_reads_fills_no_heap() {
@@ -472,6 +580,16 @@ fn the_heap_has_room_for_what_may_be_held() {
         let decoder = Decoder::new(Coding::Zstd, vec![0; MAX_DECODED_BYTES]).memory();
         let coded = (2 * MAX_DECODED_BYTES + decoder) as f64 / MIB as f64;
         assert!(coded < of_key, "{shipped}: {coded} of {of_key}");
+        let (kept, kept_of_key) = (
+            number("\"kept_connections\": "),
+            number("\"kept_connections_per_key\": "),
+        );
+        assert!(
+            kept <= connections / 2.0 && kept_of_key <= kept / 2.0,
+            "{shipped}"
+        );
+        // `budget::connections` counts on it.
+        assert!((number("idle_timeout: ") - 60.0).abs() < 0.1, "{shipped}");
         let requests = held * 1024.0 / 128.0;
         assert!(
             requests < connections,
@@ -516,6 +634,38 @@ mod long {
                 works_again(&stack.caller("openai")).await;
             }
             assert_eq!(stack.envoy.crashes().await, 0);
+        });
+    }
+
+    /// One key with a cheap request a minute on each of 9,900 connections shut everybody out for as long as it liked.
+    #[test]
+    #[ignore = "a minute"]
+    fn nearly_ten_thousand_connections_of_one_key() {
+        run(async {
+            let stack = Stack::start("budget-long-connections").await;
+            let ask = ask_for_models("openai");
+            let (mut open, start) = (Vec::new(), Instant::now());
+            for asked in 1..=9_900 {
+                let mut stream = raw::open(stack.envoy.port, b"").await;
+                if is_kept_after(&mut stream, &ask).await {
+                    open.push(stream);
+                }
+                if asked % 1_000 == 0 {
+                    others_are_served(&stack).await;
+                }
+            }
+            println!(
+                "{} of 9,900 are kept, asked in {:?}",
+                open.len(),
+                start.elapsed()
+            );
+            assert!((990..=1_000).contains(&open.len()));
+            for stream in &mut open {
+                assert!(is_kept_after(stream, &ask).await, "a kept one is closed");
+            }
+            let active = stack.envoy.stat("http.latchkey.downstream_cx_active").await;
+            assert!(active < 1_100, "{active} connections");
+            others_are_served(&stack).await;
         });
     }
 
