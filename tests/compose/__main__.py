@@ -174,15 +174,19 @@ def is_confined():
 
 
 def says_what_it_is():
-    """The refresher names what it was built of, and its log has no alarm about a stack that is as it should be."""
+    """Both name what they were built of, and the refresher's log has no alarm about a stack that is as it should be."""
     version = refresher("--version")
     if "commit of-the-test" not in version:
         raise Failed(f"the refresher does not say what it was built of: {version}")
+    expected = (ROOT / ".envoy-version").read_text().strip()
+    version = compose("exec", "--no-TTY", "envoy", "envoy", "--version").stdout
+    if f"/{expected}/" not in version:
+        raise Failed(f"Envoy is not {expected}: {version}")
     said = compose("logs", "--no-log-prefix", "refresher").stdout
     alarms = [line for line in said.splitlines() if '"level":"ERROR"' in line]
     if alarms:
         raise Failed("the refresher's log has errors:\n" + "\n".join(alarms))
-    step("the refresher says what it was built of, and raises no alarm")
+    step("Envoy and the refresher say what they are, and the refresher raises no alarm")
 
 
 def survives_kill(key):

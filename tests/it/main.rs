@@ -84,6 +84,9 @@ mod store;
 /// The shipped configurations of Envoy.
 mod config;
 
+/// The images that the containers are made of.
+mod images;
+
 /// Platforms that an operator adds.
 mod profiles;
 
