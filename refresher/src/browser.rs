@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use self::folder::Folder;
 use self::pipe::Pipe;
 use crate::egress::Proxy;
+use crate::files::program;
 use crate::os_error::in_words;
 
 /// The names of browsers that speak this protocol, in the order in which they are looked for.
@@ -42,10 +43,11 @@ const APPLICATIONS: [&str; 2] = [
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     "/Applications/Chromium.app/Contents/MacOS/Chromium",
 ];
-/// Runs the browser with the pipes where it looks for them, and removes its profile afterwards. Its helpers may still
-/// write there for a moment.
+/// Runs the browser with the pipes where it looks for them, and removes its profile afterwards, by the system's own
+/// `rm`. Its helpers may still write there for a moment.
 const GUARD: &str = r#""$@" 3<&0 4>&1 0</dev/null 1>/dev/null
 code=$?
+PATH=/usr/bin:/bin:$PATH
 rm -rf -- "$0" 2>/dev/null || { sleep 1; rm -rf -- "$0"; }
 exit $code"#;
 /// Chromium's options. An empty profile must neither greet nor sync, and no wallet of the desktop be asked for a password.
@@ -83,6 +85,9 @@ pub enum Error {
          it with `browser` in config.toml"
     )]
     NotFound,
+    /// Others could put another in its place, or it cannot be looked at.
+    #[error("the browser is not run: {0}")]
+    Unsafe(#[source] crate::files::Error),
     /// There is no folder for its profile.
     #[error("cannot make a folder for the browser's profile: {0}")]
     Folder(#[from] crate::files::Error),
@@ -150,19 +155,20 @@ pub struct Page {
 /// The browser to use: `named`, or the first of the family that is on this machine.
 ///
 /// # Errors
-/// If there is none.
+/// If there is none, or others could put another in its place.
 pub fn find(named: Option<&Path>) -> Result<PathBuf, Error> {
     if let Some(named) = named {
-        return Ok(named.to_owned());
+        let missing = || Error::Spawn {
+            program: named.to_owned(),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        let found = program::find(named).map_err(Error::Unsafe)?;
+        return found.ok_or_else(missing);
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    let on_path = NAMES
-        .iter()
-        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-    let applications = APPLICATIONS.iter().map(PathBuf::from);
-    let mut found = on_path.chain(applications).filter(|path| path.is_file());
-    found.next().ok_or(Error::NotFound)
+    let known = NAMES.iter().chain(&APPLICATIONS).map(Path::new);
+    let mut found = known.filter_map(|known| program::find(known).transpose());
+    let first = found.next().ok_or(Error::NotFound)?;
+    first.map_err(Error::Unsafe)
 }
 
 impl Browser {

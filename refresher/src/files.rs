@@ -1,6 +1,7 @@
 //! Files that are ours alone: bounded reads, atomic writes, and checks of owner and mode.
 
 pub mod owned;
+pub mod program;
 mod user;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};

@@ -9,7 +9,7 @@ use crate::keys::seal;
 use crate::os_error::in_words;
 use crate::platform::catalog;
 use crate::store::{Named, NotRotated, Unfit};
-use crate::{config, envoy, files, keys, login, oauth, state, store, tasks};
+use crate::{browser, config, envoy, files, keys, login, oauth, state, store, tasks};
 
 /// The reason why an operation came to nothing. Never holds a secret.
 #[derive(Debug, thiserror::Error)]
@@ -306,6 +306,7 @@ impl Faulty for login::callback::Error {
 impl Faulty for login::session::Error {
     fn fault(&self) -> Fault {
         match self {
+            login::session::Error::Browser(browser::Error::Unsafe(error)) => error.fault(),
             login::session::Error::Browser(_) => Fault::Failed,
             login::session::Error::Closed | login::session::Error::TimedOut(_) => {
                 Fault::LoginFailed

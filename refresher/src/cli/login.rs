@@ -16,6 +16,7 @@ use super::{CALLER, Context, Error, number, secret_input, waiting};
 use crate::app::logins::{self, Ask, Done, KeyAccount, Todo, Waiting};
 use crate::clock::UnixMillis;
 use crate::credential::CredentialKind;
+use crate::files::{self, program};
 use crate::login::choice::{Machine, Way};
 use crate::login::finish::Finished;
 use crate::login::redirect::QUERY_LIMIT;
@@ -102,7 +103,7 @@ impl Login {
         let (limit, mut is_timed) = (waiting.limit, false);
         match &waiting.todo {
             Todo::Browse(url) | Todo::TypeCode { url, .. } => {
-                self.open(url);
+                self.open(url, out);
                 is_timed = true;
             }
             // A terminal that somebody types at shows no clock.
@@ -149,9 +150,15 @@ impl Login {
     }
 
     /// Opens a browser where there is a display for one. Nothing depends on it: the URL was printed.
-    fn open(&self, url: &Url) {
-        if !self.no_browser {
-            open_browser(url);
+    fn open(&self, url: &Url, out: &Out) {
+        if self.no_browser {
+            return;
+        }
+        if let Err(refused) = open_browser(url) {
+            let why = Error::from(refused).told();
+            out.note(&format!(
+                "No browser is opened here, so open the URL yourself: {why}"
+            ));
         }
     }
 
@@ -274,22 +281,31 @@ fn client_secret() -> Result<SecretString, Error> {
 
 /// Has the desktop open `url` in its browser. One command of each system does that, so no library is needed; the runtime
 /// collects the command when it has ended.
-fn open_browser(url: &Url) {
-    let (program, has_display) = if cfg!(target_os = "macos") {
+///
+/// # Errors
+/// If others could put another program in that command's place.
+fn open_browser(url: &Url) -> Result<(), files::Error> {
+    let (name, has_display) = if cfg!(target_os = "macos") {
         ("open", true)
     } else {
         let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         ("xdg-open", set("DISPLAY") || set("WAYLAND_DISPLAY"))
     };
-    if has_display {
-        let mut command = Command::new(program);
-        command
-            .arg(url.as_str())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        if let Err(error) = command.spawn() {
-            tracing::debug!(%error, program, "cannot open a browser");
-        }
+    if !has_display {
+        return Ok(());
     }
+    let Some(program) = program::find(name.as_ref())? else {
+        tracing::debug!(name, "there is nothing here that opens a browser");
+        return Ok(());
+    };
+    let mut command = Command::new(&program);
+    command
+        .arg(url.as_str())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    if let Err(error) = command.spawn() {
+        tracing::debug!(%error, program = %program.display(), "cannot open a browser");
+    }
+    Ok(())
 }

@@ -12,6 +12,7 @@ use crate::harness::{
     Stack,
     caller::chat_body,
     eventually, holds,
+    program::find,
     refresher::Refresher,
     run,
     sim::{Sim, account_id},
@@ -319,6 +320,152 @@ fn only_the_owner_writes_whom_tokens_are_given_to() {
                 "{said}"
             );
             refresher.unset_variable(variable);
+        }
+    });
+}
+
+/// Adds a platform at whose page people log in, in a browser that is opened for it.
+fn add_page(sim: &Sim) {
+    let page = format!("https://{}", sim.authority());
+    let text = format!(
+        "extends = 'openai'\ncredentials = ['session']\n\
+         [login.session]\nurl = '{page}/login'\ncredential = '{{token}}'\ndone.address = '{page}/done'\n\
+         secrets.token = {{ cookie = 'session' }}\n"
+    );
+    fs::write(sim.platforms_dir.join("page.toml"), text).expect("written");
+}
+
+/// A folder for programs that is the whole `PATH`: no other that the machine has is found.
+fn programs(refresher: &mut Refresher) -> PathBuf {
+    let bin = refresher.folder().join("bin");
+    fs::create_dir(&bin).expect("made");
+    // It starts what is tested.
+    let setpriv = find("setpriv").expect("setpriv");
+    symlink(setpriv, bin.join("setpriv")).expect("linked");
+    refresher.set_variable("PATH", &bin);
+    bin
+}
+
+/// A program that notes in `ran` that it was run.
+fn program(path: &Path, ran: &Path) {
+    let text = format!("#!/bin/sh\necho ran >>'{}'\n", ran.display());
+    fs::write(path, text).expect("written");
+    mode(path, 0o755);
+}
+
+/// True where a search for the program finds it.
+fn can_be_run(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// [`spoils`], and those of a program that is found all the same.
+fn spoils_of_programs() -> Vec<(&'static str, Spoil, &'static str)> {
+    let more: [(&str, Spoil, &str); 3] = [
+        (
+            "others may write the program",
+            |path| mode(path, 0o757),
+            "chmod go-w",
+        ),
+        ("a link to where others write", open_target, "chmod go-w"),
+        (
+            "a folder where others write",
+            |path| mode(path.parent().expect("a folder"), 0o777),
+            "chmod go-w",
+        ),
+    ];
+    spoils().into_iter().chain(more).collect()
+}
+
+/// Whoever else writes the browser that a login opens reads what a person types there, and the session that comes of it.
+#[test]
+fn only_the_owner_writes_the_browser_of_a_session() {
+    run(async {
+        let folder = new_folder("law-owner-browser");
+        let sim = Sim::start(&folder).await;
+        add_page(&sim);
+        let mut refresher = Refresher::new(&folder, &sim);
+        let (bin, ran) = (programs(&mut refresher), folder.join("ran"));
+        let path = bin.join("chromium");
+        let config = fs::read_to_string(refresher.file("config.toml")).expect("read");
+        let login = ["login", "page", "--session"];
+        // By its path, by its name, and as the first of those that are known.
+        for named in [path.to_str(), Some("chromium"), None] {
+            let named = named.map(|named| format!("browser = '{named}'\n"));
+            let named = named.unwrap_or_default();
+            fs::write(refresher.file("config.toml"), named.clone() + &config).expect("written");
+            for (case, spoil, cure) in spoils_of_programs() {
+                clear(&path);
+                program(&path, &ran);
+                spoil(&path);
+                // A search passes over what cannot be run.
+                let is_found = named.contains('/') || can_be_run(&path);
+                let said = refused_to(&refresher, &login, case).await;
+                let is_told = said.contains("the browser is not run") && said.contains(cure);
+                assert!(is_told || !is_found, "{named}{case}: {said}");
+                assert!(!ran.exists(), "{named}{case}");
+                if named.contains('/') {
+                    let doctor = refresher.try_run(&["doctor", "--offline"], "").await;
+                    let found = String::from_utf8_lossy(&doctor.stdout);
+                    assert!(found.contains("the browser is not run"), "{case}: {found}");
+                }
+                mode(&bin, 0o755);
+            }
+            clear(&path);
+            program(&path, &ran);
+            let said = refused_to(&refresher, &login, "no browser").await;
+            assert!(said.contains("it opened no window"), "{named}{said}");
+            fs::remove_file(&ran).expect("it was run");
+        }
+    });
+}
+
+/// Whoever else writes the program that opens a URL could send the person elsewhere. It is not run, and the login goes on:
+/// the person opens the URL that was printed.
+#[test]
+fn only_the_owner_writes_what_opens_a_url() {
+    run(async {
+        let folder = new_folder("law-owner-opener");
+        let sim = Sim::start(&folder).await;
+        sim.redirect_to(0).await;
+        sim.add_user(ALICE, Duration::from_secs(3600)).await;
+        let mut refresher = Refresher::new(&folder, &sim);
+        let (bin, ran) = (programs(&mut refresher), folder.join("ran"));
+        let path = bin.join("xdg-open");
+        refresher.set_variable("DISPLAY", Path::new(":0"));
+        let fine: (&str, Spoil, &str) = ("the owner's", |_| {}, "");
+        for (case, spoil, cure) in spoils_of_programs().into_iter().chain([fine]) {
+            clear(&path);
+            program(&path, &ran);
+            spoil(&path);
+            let is_found = can_be_run(&path);
+            let log = format!("login {case}.log");
+            let mut login = refresher
+                .start_command(&[], &["login", "codex"], &log)
+                .await;
+            let url = eventually("the URL is printed", LIMIT, async || {
+                login.assert_alive();
+                let printed = login.printed();
+                let mut words = printed.split_whitespace();
+                let url = words.find(|word| word.starts_with("https://"));
+                let is_told = printed.contains("open the URL yourself") && printed.contains(cure);
+                let is_whole = match case {
+                    "the owner's" => ran.exists(),
+                    _ => is_told || !is_found,
+                };
+                let url = url.filter(|_| is_whole).map(str::to_owned);
+                url.ok_or_else(|| format!("{case}: {printed}"))
+            })
+            .await;
+            let address = sim.authorize(&url, ALICE).await;
+            assert_eq!(sim.browse(&address).await.0, 200, "{case}");
+            assert!(login.ends().await.success(), "{case}: {}", login.printed());
+            assert_eq!(
+                ran.exists(),
+                case == "the owner's",
+                "{case}: {}",
+                login.printed()
+            );
+            mode(&bin, 0o755);
         }
     });
 }

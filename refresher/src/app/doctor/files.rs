@@ -5,10 +5,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use crate::app::Error;
+use crate::browser;
 use crate::config::Config;
 use crate::envoy::filter_file::{self, Found};
 use crate::files::owned::{require_owned, require_owned_directory};
 use crate::files::{self, require_private_dir, require_private_file};
+use crate::login::session;
 use crate::os_error::in_words;
 use crate::platform::Catalog;
 use crate::state::StateDir;
@@ -68,6 +70,17 @@ pub fn lax(dir: &StateDir) -> Vec<Error> {
 pub fn profiles(config: &Config) -> Vec<Error> {
     let faults = config.platforms_dir.as_deref().map(Catalog::faults);
     distinct(faults.into_iter().flatten().map(Error::from))
+}
+
+/// Refuses a browser of the operator's that no login would open.
+pub fn browser(config: &Config) -> Result<(), Error> {
+    let Some(named) = &config.browser else {
+        return Ok(());
+    };
+    let found = browser::find(Some(named));
+    found
+        .map(drop)
+        .map_err(|error| session::Error::from(error).into())
 }
 
 /// Without those that say the same.

@@ -74,6 +74,8 @@ pub struct Facts {
     pub filters: Vec<(PathBuf, Result<Found, Unread>)>,
     /// The fault of the certificates that Envoy trusts, as this machine has them.
     pub trusted_ca: Result<(), Error>,
+    /// The fault of the browser that the configuration names.
+    pub browser: Result<(), Error>,
     /// A filter's file changed after Envoy had loaded it.
     pub is_filter_newer: bool,
     /// Envoy's escape listener takes connections; none where nobody can tell.
@@ -136,6 +138,7 @@ pub async fn gather(
         clusters: ClustersRead::default(),
         filters: Vec::new(),
         trusted_ca: Ok(()),
+        browser: Ok(()),
         is_filter_newer: false,
         escape: None,
         gateway: envoy::gateway(gateway_at).await,
@@ -158,6 +161,7 @@ pub async fn gather(
     if let Ok(config) = Config::load(&dir.config()) {
         facts.faults.extend(files::profiles(&config));
         facts.trusted_ca = envoy_files::require_safe_trust(&config.envoy);
+        facts.browser = files::browser(&config);
     }
     facts.daemon = daemon_of(&dir).await;
     facts.envoy = envoy::admin(&dir).await;

@@ -24,6 +24,7 @@ pub(super) const CHECKS: &[Check] = &[
     machine::clusters_file,
     machine::filter,
     machine::trusted_ca,
+    machine::browser,
     machine::other_on_the_port,
     machine::escape,
     machine::envoys,

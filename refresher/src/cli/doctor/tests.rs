@@ -173,6 +173,7 @@ fn well() -> Facts {
         unknown_terms: Vec::new(),
         not_taken: Vec::new(),
         trusted_ca: Ok(()),
+        browser: Ok(()),
         is_filter_newer: false,
         escape: Some(true),
         gateway: Gateway::Ours,
@@ -244,6 +245,18 @@ const BROKEN: &[(&str, Break)] = &[
         };
         let sentence = "/etc/own/ca.pem: its mode is 0666, so other users can change what is there";
         facts.trusted_ca = Err(app::Error::new(fault, sentence));
+    }),
+    ("a browser that others may write", |facts| {
+        let fault = Fault::LaxMode {
+            path: "/opt/own/chrome".to_owned(),
+            wanted: "go-w".to_owned(),
+        };
+        let sentence = "the browser is not run: /opt/own/chrome: its mode is 0777, so other users can change what is there";
+        facts.browser = Err(app::Error::new(fault, sentence));
+    }),
+    ("a browser that is not there", |facts| {
+        let sentence = "/opt/own/chrome: cannot run it: there is no such file or folder";
+        facts.browser = Err(app::Error::new(Fault::Failed, sentence));
     }),
     ("a full disk", |facts| {
         facts.space = Some(Space {

@@ -287,6 +287,21 @@ pub(super) fn trusted_ca(facts: &Facts) -> Vec<Finding> {
     )
 }
 
+pub(super) fn browser(facts: &Facts) -> Vec<Finding> {
+    let of = |error: &Error| Finding {
+        severity: Wrong,
+        check: match error.fault {
+            Fault::Failed => "configuration",
+            _ => "permissions",
+        },
+        problem: error.to_string(),
+        cure: cure(Door::CommandLine, &error.fault).or_else(|| {
+            Some("name another `browser` in config.toml, or take that line out".to_owned())
+        }),
+    };
+    facts.browser.as_ref().err().map(of).into_iter().collect()
+}
+
 /// The beginning of a sum.
 fn beginning(sum: &str) -> &str {
     sum.get(..12).unwrap_or(sum)
