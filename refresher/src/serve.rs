@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -17,6 +18,7 @@ use crate::envoy::socket::Socket;
 use crate::envoy::{self, OnUnauthorized};
 use crate::fault::Fault;
 use crate::listen;
+use crate::listen::host::HostNames;
 use crate::login::pending::{self, PendingLogins};
 use crate::metrics::{self, Counted, Metrics, Shown};
 use crate::os_error::in_words;
@@ -42,6 +44,9 @@ const RECORDS_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// the batches that are forgotten with the records are not missed.
 const FIRST_PRUNE: Duration = Duration::from_secs(10 * 60);
 
+/// The engine that renews what the store keeps, and counts it.
+type Renewing = Engine<Store, Counted<TokenEndpoints>, SystemClock>;
+
 /// Serves until SIGTERM, SIGINT or SIGHUP. A refresh in flight is finished and saved first, unless a second one comes.
 ///
 /// # Errors
@@ -49,102 +54,101 @@ const FIRST_PRUNE: Duration = Duration::from_secs(10 * 60);
 pub async fn run(app: App, envoy: config::Envoy, shown: Option<Shown>) -> app::Result<()> {
     let mut lock = app.state.lock_serve()?;
     let waiting = declared::apply(&app, |name| std::env::var(name).ok().map(Into::into)).await?;
-    let App {
-        state,
-        config,
-        catalog,
-        store,
-        ..
-    } = app;
-    lock.note(&store.fixed_keys())?;
-    if let Some(key) = store.waiting_key().await? {
-        let cure = advice::in_log(&Fault::UnfinishedRotation);
-        tracing::warn!(%key, cure, "the first of the keys does not seal yet");
-    }
-    warn_of_idle_accounts(&store, &catalog).await?;
-    let platforms: Vec<_> = catalog.all_usable().map(Profile::publication).collect();
-    store.publish_platforms(&platforms).await?;
-    store
-        .publish_doors(&doors_with(&config.session_headers))
-        .await?;
-
-    let mut clusters = ClustersFile::new(&state, catalog.clone(), envoy)?;
-    if clusters.refresh(&store).await? {
-        // Accounts may have moved to another cluster than the one that Envoy was told of.
-        store.publish_anew().await?;
-    }
+    lock.note(&app.store.fixed_keys())?;
+    warn_of_unfinished_rotation(&app.store).await?;
+    warn_of_idle_accounts(&app.store, &app.catalog).await?;
+    publish(&app).await?;
+    let clusters = write_clusters(&app, envoy).await?;
     let metrics = Metrics::default();
-    let endpoints = Counted(TokenEndpoints::new(catalog.all_usable())?, metrics.clone());
-    let engine = Engine::new(store.clone(), endpoints, SystemClock, config.refresh);
-    let socket = Socket::bind(&state.socket()).await?;
-    let scraped = match shown {
-        Some(Shown { at, names }) => Some((listen_for_metrics(at).await?, names)),
-        None => None,
-    };
+    let engine = engine(&app, &metrics)?;
+    let listeners = Listeners::bind(&app.state, shown).await?;
     let mut stops = Stops::new()?;
 
-    let reported = engine.clone();
-    let on_unauthorized: OnUnauthorized =
-        Arc::new(move |account, generation| reported.report_unauthorized(account, generation));
-    let confirmed = engine.clone();
-    let on_refused: OnRefused =
-        Arc::new(move |account, generation| confirmed.confirm_unauthorized(account, generation));
-    let prober = Prober {
-        store: store.clone(),
-        catalog: catalog.clone(),
-        asks: Platforms(SystemClock),
-        clock: SystemClock,
-        on_refused,
-    };
-    let quotas = Quotas {
-        store: store.clone(),
-        catalog: catalog.clone(),
-        asks: Platforms(SystemClock),
-        clock: SystemClock,
-    };
-    let logins = PendingLogins::new(store.clone(), catalog);
-
     let mut tasks = Tasks::default();
-    let shutdown = tasks.shutdown().clone();
-    let progress = Progress::default();
-    let watching = envoy::watch_progress(progress.clone(), store.clone(), metrics.clone());
-    tasks.spawn("Envoys' progress", watching);
-    let router = envoy::router(
-        store.clone(),
-        on_unauthorized,
-        clusters.settled(),
-        metrics.clone(),
-        progress.clone(),
-        shutdown.clone(),
-    )
-    .merge(logins.router());
-    let answering = listen::serve(socket, router, listen::SOCKET, shutdown.clone());
-    tasks.spawn_draining("socket", ANSWERING_GRACE, answering);
-    if let Some((listener, names)) = scraped {
-        tracing::info!(address = %listener.local_addr()?, "showing metrics");
-        let router = names.guard(metrics::router(metrics, store.clone()));
-        let showing = listen::serve(listener, router, listen::METRICS, shutdown.clone());
-        tasks.spawn_draining("metrics", ANSWERING_GRACE, showing);
-    }
+    let logins = PendingLogins::new(app.store.clone(), app.catalog.clone());
+    let envoys = spawn_envoys(&mut tasks, &app.store, &engine, &clusters, &metrics);
+    listeners.answer(
+        &mut tasks,
+        envoys.merge(logins.router()),
+        &app.store,
+        metrics,
+    )?;
     for (account, generation) in waiting {
         engine.report_unauthorized(&account, generation);
     }
-    let stop = shutdown.clone();
-    tasks.spawn_draining("refresh engine", engine::SHUTDOWN_LIMIT, async move {
-        engine.run(stop).await;
-    });
-    let stop = shutdown.clone();
-    tasks.spawn_draining("pending logins", pending::SHUTDOWN_LIMIT, async move {
-        logins.run(stop).await;
-    });
-    tasks.spawn("probes", prober.run());
-    tasks.spawn("quotas", quotas.run());
-    spawn_upkeep(&mut tasks, &store, &state, clusters, &config.usage);
-    tracing::info!(socket = %state.socket().display(), clusters = %state.clusters().display(), "serving");
+    spawn_renewal(&mut tasks, &app, engine, logins);
+    spawn_upkeep(&mut tasks, &app, clusters);
+    let (socket, written) = (app.state.socket(), app.state.clusters());
+    tracing::info!(socket = %socket.display(), clusters = %written.display(), "serving");
 
     let outcome = tasks.run(async || stops.next().await).await;
-    let _ = std::fs::remove_file(state.socket());
+    let _ = std::fs::remove_file(socket);
     Ok(outcome?)
+}
+
+/// Publishes what the profiles say of platforms and doors.
+async fn publish(app: &App) -> app::Result<()> {
+    let usable = app.catalog.all_usable();
+    let platforms: Vec<_> = usable.map(Profile::publication).collect();
+    app.store.publish_platforms(&platforms).await?;
+    let doors = doors_with(&app.config.session_headers);
+    Ok(app.store.publish_doors(&doors).await?)
+}
+
+/// Writes the file of clusters as the accounts are now.
+async fn write_clusters(app: &App, envoy: config::Envoy) -> app::Result<ClustersFile> {
+    let mut clusters = ClustersFile::new(&app.state, app.catalog.clone(), envoy)?;
+    if clusters.refresh(&app.store).await? {
+        // Accounts may have moved to another cluster than the one that Envoy was told of.
+        app.store.publish_anew().await?;
+    }
+    Ok(clusters)
+}
+
+fn engine(app: &App, metrics: &Metrics) -> app::Result<Renewing> {
+    let endpoints = TokenEndpoints::new(app.catalog.all_usable())?;
+    let counted = Counted(endpoints, metrics.clone());
+    let (store, settings) = (app.store.clone(), app.config.refresh);
+    Ok(Engine::new(store, counted, SystemClock, settings))
+}
+
+/// The listeners of the daemon.
+struct Listeners {
+    /// For Envoy and our own commands.
+    socket: Socket,
+    /// For those who read metrics, and the names by which it may be asked for.
+    metrics: Option<(TcpListener, HostNames)>,
+}
+
+impl Listeners {
+    async fn bind(state: &StateDir, shown: Option<Shown>) -> app::Result<Listeners> {
+        let socket = Socket::bind(&state.socket()).await?;
+        let metrics = match shown {
+            Some(Shown { at, names }) => Some((listen_for_metrics(at).await?, names)),
+            None => None,
+        };
+        Ok(Listeners { socket, metrics })
+    }
+
+    /// Answers at them, at the socket by `router`.
+    fn answer(
+        self,
+        tasks: &mut Tasks,
+        router: Router,
+        store: &Store,
+        metrics: Metrics,
+    ) -> app::Result<()> {
+        let shutdown = tasks.shutdown().clone();
+        let answering = listen::serve(self.socket, router, listen::SOCKET, shutdown.clone());
+        tasks.spawn_draining("socket", ANSWERING_GRACE, answering);
+        if let Some((listener, names)) = self.metrics {
+            tracing::info!(address = %listener.local_addr()?, "showing metrics");
+            let router = names.guard(metrics::router(metrics, store.clone()));
+            let showing = listen::serve(listener, router, listen::METRICS, shutdown);
+            tasks.spawn_draining("metrics", ANSWERING_GRACE, showing);
+        }
+        Ok(())
+    }
 }
 
 /// A listener for those who read metrics.
@@ -157,16 +161,64 @@ async fn listen_for_metrics(address: SocketAddr) -> app::Result<TcpListener> {
     })
 }
 
-/// Starts what the daemon does again and again, whatever Envoy asks.
-fn spawn_upkeep(
+/// Starts to watch how far each Envoy is, and returns what answers them.
+fn spawn_envoys(
     tasks: &mut Tasks,
     store: &Store,
-    state: &StateDir,
-    clusters: ClustersFile,
-    settings: &config::Usage,
-) {
-    let keep_days = settings.keep_days;
-    let (store, state) = (store.clone(), state.clone());
+    engine: &Renewing,
+    clusters: &ClustersFile,
+    metrics: &Metrics,
+) -> Router {
+    let progress = Progress::default();
+    let watching = envoy::watch_progress(progress.clone(), store.clone(), metrics.clone());
+    tasks.spawn("Envoys' progress", watching);
+    let reported = engine.clone();
+    let on_unauthorized: OnUnauthorized =
+        Arc::new(move |account, generation| reported.report_unauthorized(account, generation));
+    envoy::router(
+        store.clone(),
+        on_unauthorized,
+        clusters.settled(),
+        metrics.clone(),
+        progress,
+        tasks.shutdown().clone(),
+    )
+}
+
+/// Starts what renews credentials, waits for people's logins, and asks platforms about accounts and quotas.
+fn spawn_renewal(tasks: &mut Tasks, app: &App, engine: Renewing, logins: PendingLogins) {
+    let confirmed = engine.clone();
+    let on_refused: OnRefused =
+        Arc::new(move |account, generation| confirmed.confirm_unauthorized(account, generation));
+    let prober = Prober {
+        store: app.store.clone(),
+        catalog: app.catalog.clone(),
+        asks: Platforms(SystemClock),
+        clock: SystemClock,
+        on_refused,
+    };
+    let quotas = Quotas {
+        store: app.store.clone(),
+        catalog: app.catalog.clone(),
+        asks: Platforms(SystemClock),
+        clock: SystemClock,
+    };
+    let stop = tasks.shutdown().clone();
+    tasks.spawn_draining("refresh engine", engine::SHUTDOWN_LIMIT, async move {
+        engine.run(stop).await;
+    });
+    let stop = tasks.shutdown().clone();
+    tasks.spawn_draining("pending logins", pending::SHUTDOWN_LIMIT, async move {
+        logins.run(stop).await;
+    });
+    tasks.spawn("probes", prober.run());
+    tasks.spawn("quotas", quotas.run());
+}
+
+/// Starts what the daemon does again and again, whatever Envoy asks.
+fn spawn_upkeep(tasks: &mut Tasks, app: &App, clusters: ClustersFile) {
+    let keep_days = app.config.usage.keep_days;
+    let (store, state) = (app.store.clone(), app.state.clone());
     let of = store.clone();
     tasks.spawn(
         "changes of other processes",
@@ -265,6 +317,15 @@ fn ignores_hangup() -> bool {
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     // Signal 1 is the first bit.
     ignored.is_some_and(|mask| mask & 1 == 1)
+}
+
+/// Warns of a new sealing key that a rotation has left unused.
+async fn warn_of_unfinished_rotation(store: &Store) -> app::Result<()> {
+    if let Some(key) = store.waiting_key().await? {
+        let cure = advice::in_log(&Fault::UnfinishedRotation);
+        tracing::warn!(%key, cure, "the first of the keys does not seal yet");
+    }
+    Ok(())
 }
 
 /// Warns of accounts that are dead or whose platform is off. [`PendingLogins`] warns of those whose login has ended.
