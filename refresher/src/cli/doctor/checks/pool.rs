@@ -47,97 +47,113 @@ fn account(view: &AccountView, now: UnixMillis) -> Option<Finding> {
         ));
     }
     let name = &view.name;
-    let failing = Some(failing(view, now)).filter(|text| !text.is_empty());
     let reason = view.reason.as_deref().unwrap_or("nobody knows why");
-    let has_key = CredentialKind::parse(view.kind).is_some_and(CredentialKind::is_key);
-    let (severity, problem, cure) = match view.standing {
-        Standing::NeedsLogin if view.needs_secrets => (
-            Wrong,
-            format!("what account {name} buys its tokens with has ended: {reason}"),
-            login_cure(&view.platform, name, true),
-        ),
-        Standing::NeedsLogin => (
-            Wrong,
-            format!("the login of account {name} has ended: {reason}"),
-            match (&view.login_url, view.login_port) {
-                (Some(url), Some(port)) => {
-                    let elsewhere = browser_elsewhere(&view.platform, name, port);
-                    format!(
-                        "open {url} in a browser on this machine; for one on another machine {elsewhere}"
-                    )
-                }
-                _ => login_cure(&view.platform, name, false),
-            },
-        ),
-        Standing::Dead => {
-            let fault = Fault::Dead {
-                account: name.clone(),
-                platform: view.platform.clone(),
-                has_key,
-            };
-            let cure = cure(Door::CommandLine, &fault).unwrap_or_default();
-            (Wrong, format!("account {name} is dead: {reason}"), cure)
-        }
-        Standing::PlatformOff => {
-            let fault = Fault::NotAcknowledged {
-                platform: view.platform.clone(),
-            };
-            let cure = cure(Door::CommandLine, &fault).unwrap_or_default();
-            let problem = format!(
-                "account {name} is out of use: the notice of {} is not acknowledged",
-                view.platform
-            );
-            (Wrong, problem, cure)
-        }
-        Standing::PlatformNew => (
-            Wrong,
+    let failing = Some(failing(view, now)).filter(|text| !text.is_empty());
+    let wrong = |(problem, cure): Told| Some(finding(Wrong, "account", problem, cure));
+    let note = |(problem, cure): Told| Some(finding(Note, "account", problem, cure));
+    match view.standing {
+        Standing::NeedsLogin => wrong(login_ended(view, reason)),
+        Standing::Dead => wrong(dead(view, reason)),
+        Standing::PlatformOff => wrong(platform_off(view)),
+        Standing::PlatformNew => wrong((
             format!("account {name} serves nobody: {reason}"),
             RESTART.to_owned(),
-        ),
-        Standing::Ended => (
-            Wrong,
+        )),
+        Standing::Ended => wrong((
             format!("account {name} is past its end{}", at(view.expires_at)),
             format!("give it another: {}; or remove it", later_end_command(name)),
-        ),
-        Standing::TokenExpired => (
-            Wrong,
+        )),
+        Standing::TokenExpired => wrong((
             format!(
                 "the access token of account {name} has expired: {}",
                 failing.as_deref().unwrap_or(reason)
             ),
             format!("renew it: refresher refresh {}", shell_word(name)),
-        ),
-        Standing::Active | Standing::CoolingDown if view.is_spent => (
-            Wrong,
-            format!(
-                "account {name} serves until its access token ends{}, and no longer: {}",
-                at(view.credential_expires_at),
-                spent(view)
-            ),
-            login_cure(&view.platform, name, view.needs_secrets),
-        ),
-        Standing::Active if view.is_suspected => (
-            Note,
+        )),
+        Standing::Active | Standing::CoolingDown if view.is_spent => wrong(token_spent(view)),
+        Standing::Active if view.is_suspected => note((
             format!("account {name} may be dead: {reason}"),
             format!("ask its platform: {}", check_command(name)),
-        ),
-        Standing::Active if failing.is_some() => (
-            Note,
-            format!("account {name}: {}", failing.unwrap_or_default()),
-            format!(
-                "`refresher serve` tries again {}",
-                view.next_refresh_at
-                    .map_or("later".to_owned(), |time| relative(UnixMillis(time), now))
-            ),
-        ),
+        )),
+        Standing::Active => note(refresh_failing(view, &failing?, now)),
         // A cooldown ends by itself, the operator knows what they switched off or logged out, and `left_out` tells the rest.
-        Standing::Active
-        | Standing::CoolingDown
-        | Standing::Disabled
-        | Standing::LoggedOut
-        | Standing::LeftOut => return None,
+        Standing::CoolingDown | Standing::Disabled | Standing::LoggedOut | Standing::LeftOut => {
+            None
+        }
+    }
+}
+
+/// A problem and its cure.
+type Told = (String, String);
+
+fn login_ended(view: &AccountView, reason: &str) -> Told {
+    let name = &view.name;
+    if view.needs_secrets {
+        return (
+            format!("what account {name} buys its tokens with has ended: {reason}"),
+            login_cure(&view.platform, name, true),
+        );
+    }
+    let cure = match (&view.login_url, view.login_port) {
+        (Some(url), Some(port)) => {
+            let elsewhere = browser_elsewhere(&view.platform, name, port);
+            format!(
+                "open {url} in a browser on this machine; for one on another machine {elsewhere}"
+            )
+        }
+        _ => login_cure(&view.platform, name, false),
     };
-    Some(finding(severity, "account", problem, cure))
+    (
+        format!("the login of account {name} has ended: {reason}"),
+        cure,
+    )
+}
+
+fn dead(view: &AccountView, reason: &str) -> Told {
+    let fault = Fault::Dead {
+        account: view.name.clone(),
+        platform: view.platform.clone(),
+        has_key: CredentialKind::parse(view.kind).is_some_and(CredentialKind::is_key),
+    };
+    (
+        format!("account {} is dead: {reason}", view.name),
+        cure(Door::CommandLine, &fault).unwrap_or_default(),
+    )
+}
+
+fn platform_off(view: &AccountView) -> Told {
+    let fault = Fault::NotAcknowledged {
+        platform: view.platform.clone(),
+    };
+    (
+        format!(
+            "account {} is out of use: the notice of {} is not acknowledged",
+            view.name, view.platform
+        ),
+        cure(Door::CommandLine, &fault).unwrap_or_default(),
+    )
+}
+
+/// An account whose refresh token was spent since the copy that the database is.
+fn token_spent(view: &AccountView) -> Told {
+    (
+        format!(
+            "account {} serves until its access token ends{}, and no longer: {}",
+            view.name,
+            at(view.credential_expires_at),
+            spent(view)
+        ),
+        login_cure(&view.platform, &view.name, view.needs_secrets),
+    )
+}
+
+fn refresh_failing(view: &AccountView, failing: &str, now: UnixMillis) -> Told {
+    let again = view.next_refresh_at;
+    let again = again.map_or("later".to_owned(), |time| relative(UnixMillis(time), now));
+    (
+        format!("account {}: {failing}", view.name),
+        format!("`refresher serve` tries again {again}"),
+    )
 }
 
 fn at(time: Option<i64>) -> String {
