@@ -40,8 +40,8 @@ pub struct RuleFlags {
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct DemandFlags {
-    /// How much models are to think, whatever its caller says: none, minimal, low, medium, high, xhigh or max; any: as
-    /// the caller says
+    /// The amount that models are to think, whatever its caller says: none, minimal, low, medium, high, xhigh or max;
+    /// any: as the caller says
     #[arg(long, value_name = "WORD|any", value_parser = effort)]
     effort: Option<Setting<EffortWord>>,
     /// The most that they are to think; any: no bound

@@ -27,10 +27,10 @@ struct LimitFlags {
     /// Tokens a day, or none
     #[arg(long, value_name = "N|none", value_parser = large, allow_negative_numbers = true)]
     tokens_per_day: Option<Given<NonZeroU64>>,
-    /// Where the day begins: an IANA name such as Europe/Berlin, or none for UTC
+    /// The time zone of the day: an IANA name such as Europe/Berlin, or none for UTC
     #[arg(long, value_name = "ZONE|none", value_parser = zone)]
     time_zone: Option<Given<String>>,
-    /// When the day begins there: a time such as 08:00, or none for midnight
+    /// The beginning of the day there: a time such as 08:00, or none for midnight
     #[arg(long, value_name = "HH:MM|none", value_parser = time_of_day)]
     day_starts: Option<Given<TimeOfDay>>,
     /// Requests served at the same time, or none for no limit, whatever the profile of an account's platform says;

@@ -18,7 +18,7 @@ use crate::clock::SystemClock;
 /// Flags of `doctor`.
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// Where callers connect [default: 127.0.0.1:8080]
+    /// The address that callers connect to [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     gateway: Option<SocketAddr>,
     /// Ask no platform for the time
