@@ -4,7 +4,7 @@ mod source;
 
 use std::{collections::BTreeMap, path::Path};
 
-use source::{circles, docs_that_ask, module, uses};
+use source::{circles, docs_that_ask, folders, uses, uses_in};
 
 fn files() -> BTreeMap<String, String> {
     let files = source::files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
@@ -12,16 +12,23 @@ fn files() -> BTreeMap<String, String> {
     files
 }
 
+/// The module of a file: the first part of its path.
+fn module(path: &str) -> &str {
+    path.split('/').nth(1).unwrap()
+}
+
 #[test]
 fn modules_go_in_no_circle() {
     let files = files();
     let uses = uses(&files);
     assert!(uses["gate"].contains("snapshot"), "names are found");
-    let circles = circles(uses);
-    assert!(
-        circles.is_empty(),
-        "a circle, and what stands on it: {circles:#?}"
-    );
+    for folder in folders(&files) {
+        let circles = circles(uses_in(&files, folder));
+        assert!(
+            circles.is_empty(),
+            "a circle in {folder:?}, and what stands on it: {circles:#?}"
+        );
+    }
 }
 
 #[test]
@@ -41,6 +48,27 @@ fn a_circle_is_found() {
     ]);
     let left: Vec<&str> = circles(uses(&files)).into_keys().collect();
     assert_eq!(left, ["a", "b", "d"]);
+}
+
+#[test]
+fn a_circle_in_a_folder_is_found() {
+    let file = |path: &str, text: &str| (path.to_owned(), text.to_owned());
+    let files = BTreeMap::from([
+        file("/a/mod", "pub use self::one::One;"),
+        file(
+            "/a/one",
+            "use super::{Error, two::{self, Two as Second}, three::*};",
+        ),
+        file("/a/two/mod", ""),
+        file("/a/two/deep", "fn f() { super::super::four::g::<u8>() }"),
+        file("/a/three", "use crate::{a::Error, b::five};"),
+        file("/a/four", "use crate::{b, a::{Error, one as first}};"),
+        file("/b/five", "use crate::a::one;"),
+    ]);
+    let folders: Vec<&str> = folders(&files).into_iter().collect();
+    assert_eq!(folders, ["", "/a", "/a/two", "/b"]);
+    let left: Vec<&str> = circles(uses_in(&files, "/a")).into_keys().collect();
+    assert_eq!(left, ["four", "one", "two"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::CommandFactory;
-use source::{circles, docs_that_ask, uses};
+use source::{circles, docs_that_ask, folders, uses, uses_in};
 
 fn files() -> BTreeMap<String, String> {
     let files = source::files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
@@ -20,11 +20,13 @@ fn modules_go_in_no_circle() {
     let files = files();
     let uses = uses(&files);
     assert!(uses["app"].contains("store"), "names are found");
-    let circles = circles(uses);
-    assert!(
-        circles.is_empty(),
-        "a circle, and what stands on it: {circles:#?}"
-    );
+    for folder in folders(&files) {
+        let circles = circles(uses_in(&files, folder));
+        assert!(
+            circles.is_empty(),
+            "a circle in {folder:?}, and what stands on it: {circles:#?}"
+        );
+    }
 }
 
 #[test]

@@ -87,22 +87,46 @@ fn without_comment(line: &str) -> &str {
     &line[..comment.unwrap_or(line.len())]
 }
 
-/// The module of a file: the first part of its path.
-pub fn module(path: &str) -> &str {
-    path.split('/').nth(1).unwrap()
+/// The folders of the source, by their path there; the source itself has an empty one.
+pub fn folders<'a>(files: &'a BTreeMap<String, String>) -> BTreeSet<&'a str> {
+    let above = |path: &'a String| path.match_indices('/').map(move |(at, _)| &path[..at]);
+    files.keys().flat_map(above).collect()
 }
 
-/// The modules that each module names.
+/// The modules that each module of the crate names.
 pub fn uses(files: &BTreeMap<String, String>) -> BTreeMap<&str, BTreeSet<&str>> {
-    let modules: BTreeSet<&str> = files.keys().map(|path| module(path)).collect();
+    uses_in(files, "")
+}
+
+/// The modules that each module of `folder` names, of those that stand there too.
+pub fn uses_in<'a>(
+    files: &'a BTreeMap<String, String>,
+    folder: &'a str,
+) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+    let folder: Vec<&str> = folder.split('/').skip(1).collect();
+    let within = |path: &[&'a str]| path.strip_prefix(&folder[..])?.first().copied();
+    let modules = files.keys().filter_map(|path| within(&names(path)));
+    let modules: BTreeSet<&str> = modules.collect();
     let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (path, text) in files {
-        let own = module(path);
-        let named = names_from_root(text).into_iter();
-        let others = named.filter(|name| modules.contains(name) && *name != own);
-        uses.entry(own).or_default().extend(others);
+        let own = names(path);
+        let Some(module) = within(&own) else {
+            continue;
+        };
+        let named = paths(&own, text);
+        let named = named.iter().filter_map(|path| within(path));
+        let others = named.filter(|name| modules.contains(name) && *name != module);
+        uses.entry(module).or_default().extend(others);
     }
     uses
+}
+
+/// The names of a file's module, from the crate's root down.
+fn names(path: &str) -> Vec<&str> {
+    path.split('/')
+        .skip(1)
+        .filter(|name| *name != "mod")
+        .collect()
 }
 
 /// Takes away the modules that use nothing that is left, again and again. The rest is circles,
@@ -123,36 +147,61 @@ pub fn circles<'a>(
     uses
 }
 
-/// The names that a text takes from the crate's root.
-fn names_from_root(text: &str) -> BTreeSet<&str> {
-    let first_word = |text: &str| -> usize {
-        let ends = |char: char| !char.is_alphanumeric() && char != '_';
-        text.find(ends).unwrap_or(text.len())
-    };
-    let mut names = BTreeSet::new();
-    for (at, _) in text.match_indices("crate::") {
-        let rest = &text[at + "crate::".len()..];
-        let Some(group) = rest.strip_prefix('{') else {
-            names.insert(&rest[..first_word(rest)]);
-            continue;
-        };
-        let (mut depth, mut at_name) = (1, true);
-        for (at, char) in group.char_indices() {
-            match char {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                ',' if depth == 1 => at_name = true,
-                char if depth == 1 && at_name && !char.is_whitespace() => {
-                    let rest = &group[at..];
-                    names.insert(&rest[..first_word(rest)]);
-                    at_name = false;
-                }
-                _ => {}
+/// The paths that the text of the module `own` names, from the crate's root down.
+fn paths<'a>(own: &[&'a str], text: &'a str) -> Vec<Vec<&'a str>> {
+    let mut found = Vec::new();
+    for root in ["crate", "super", "self"] {
+        for (at, _) in text.match_indices(root) {
+            let goes_on = |char: char| is_of_a_name(char) || char == ':';
+            let rest = text[at + root.len()..].strip_prefix("::");
+            let Some(mut rest) = rest.filter(|_| !text[..at].ends_with(goes_on)) else {
+                continue;
+            };
+            let mut up = if root == "super" { 1 } else { 0 };
+            while let Some(higher) = rest.strip_prefix("super::") {
+                (rest, up) = (higher, up + 1);
             }
-            if depth == 0 {
-                break;
-            }
+            let from = match root {
+                "crate" => Vec::new(),
+                _ => own[..own.len().saturating_sub(up)].to_vec(),
+            };
+            read_tree(&mut rest, from, &mut found);
         }
     }
-    names
+    found
+}
+
+/// Reads a path, or several in braces, off the beginning of `text`, which goes on where `path` ends.
+fn read_tree<'a>(text: &mut &'a str, mut path: Vec<&'a str>, found: &mut Vec<Vec<&'a str>>) {
+    loop {
+        *text = text.trim_start();
+        if let Some(rest) = text.strip_prefix('{') {
+            *text = rest;
+            while !text.is_empty() {
+                let next = |char: char| char.is_whitespace() || char == ',';
+                *text = text.trim_start_matches(next);
+                if let Some(rest) = text.strip_prefix('}') {
+                    *text = rest;
+                    return;
+                }
+                read_tree(text, path.clone(), found);
+                // Past another name for it.
+                *text = &text[text.find([',', '}']).unwrap_or(text.len())..];
+            }
+            return;
+        }
+        let end = text.find(|char| !is_of_a_name(char));
+        let (name, rest) = text.split_at(end.unwrap_or(text.len()));
+        path.push(name);
+        *text = rest;
+        let Some(rest) = rest.strip_prefix("::") else {
+            break;
+        };
+        *text = rest;
+    }
+    found.push(path);
+}
+
+fn is_of_a_name(char: char) -> bool {
+    char.is_alphanumeric() || char == '_'
 }

@@ -9,6 +9,21 @@ use super::{Error, Result};
 use crate::keys::KeySource;
 use crate::keys::seal::{Binding, KeyId, Keyring};
 
+/// The text that `meta.key_check` is sealed from, and its binding. It tells at start whether the key is the right one,
+/// and that everything is sealed as this release seals.
+pub(super) const KEY_CHECK: (&[u8], Binding<'_>) = (
+    b"latchkey, variables too",
+    Binding {
+        record: "key_check",
+        generation: 0,
+        platform: "",
+        kind: "",
+        base_url: None,
+    },
+);
+/// The text of releases that left accounts' variables in the clear.
+pub(super) const EARLIER_KEY_CHECK: &[u8] = b"latchkey";
+
 /// The keys, and where they come from.
 #[derive(Debug)]
 pub(super) struct Keys {

@@ -10,7 +10,6 @@ mod client_keys;
 mod egress;
 mod envoys;
 mod error;
-mod found;
 mod health;
 mod homes;
 mod keys;
@@ -35,6 +34,7 @@ mod switches;
 use std::sync::Arc;
 
 use latchkey::snapshot::page::Epoch;
+use rand::RngCore;
 use sqlx::Transaction;
 use tokio::sync::watch;
 
@@ -69,6 +69,7 @@ pub const DEFAULT_POOL: &str = "default";
 
 sql::statements! {
     HEAD = "SELECT epoch, revision FROM meta";
+    NEW_EPOCH = "UPDATE meta SET epoch = $1";
     /// Locks the row of `meta` until the change ends, so that revisions become visible in their order.
     NEXT_REVISION = "UPDATE meta SET revision = revision + 1 RETURNING revision";
     COUNT_SEAL = "UPDATE sealing_keys SET seals = seals + 1 WHERE id = (SELECT sealing_key FROM meta) \
@@ -159,6 +160,15 @@ impl Change<'_> {
             .await?;
         self.revision = Some(unsigned("meta.revision", next)?);
         Ok(next)
+    }
+
+    /// Begins a new history: whoever polls gets everything anew.
+    async fn new_epoch(&mut self) -> Result<()> {
+        let mut epoch = [0; 16];
+        rand::rng().fill_bytes(&mut epoch);
+        let set = sqlx::query(NEW_EPOCH).bind(&epoch[..]);
+        set.execute(self.sql()).await?;
+        Ok(())
     }
 
     /// Seals the credential of an account for `generation`, for `platform` or its own `base_url` there.

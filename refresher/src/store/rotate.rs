@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::accounts::vars_binding;
 use super::batch::origin_binding;
-use super::found::KEY_CHECK;
+use super::keys::KEY_CHECK;
 use super::sqlite::empty_log;
 use super::{Change, Error, NotRotated, Result, Store, egress, key_id, sql};
 use crate::keys::KeySource;

@@ -9,7 +9,6 @@ use latchkey::secret::Secret;
 use latchkey::snapshot::bucket::Rooms;
 use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
 use latchkey::snapshot::{self, Kind, Record, Removed, fit};
-use rand::RngCore;
 use secrecy::ExposeSecret;
 
 use super::error::{Named, Unfit};
@@ -131,7 +130,6 @@ sql::statements! {
         " FROM client_keys WHERE id = $1"
     );
     CHOICES = "SELECT pool FROM client_key_pools WHERE client_key = $1 ORDER BY pool";
-    NEW_EPOCH = "UPDATE meta SET epoch = $1";
     PLACES_IN_USE = "SELECT DISTINCT platform, base_url FROM accounts \
                      WHERE id NOT IN (SELECT account FROM egress)";
     PLACES_BY_PROXIES = "SELECT egress.account, platform, base_url, proxy FROM egress \
@@ -233,7 +231,7 @@ impl Store {
     /// If the database fails.
     pub async fn publish_anew(&self) -> Result<()> {
         let mut change = self.change().await?;
-        new_epoch(change.sql()).await?;
+        change.new_epoch().await?;
         change.commit().await
     }
 
@@ -459,17 +457,6 @@ fn account_id(id: &str) -> Result<AccountId> {
 fn own_base_url(text: Option<&str>) -> Result<Option<BaseUrl>> {
     let url = text.map(BaseUrl::stored).transpose();
     url.map_err(|error| corrupt("accounts.base_url", error.to_string()))
-}
-
-/// Begins a new history: whoever polls gets everything anew.
-pub(super) async fn new_epoch(connection: &mut Connection) -> Result<()> {
-    let mut epoch = [0; 16];
-    rand::rng().fill_bytes(&mut epoch);
-    sqlx::query(NEW_EPOCH)
-        .bind(&epoch[..])
-        .execute(connection)
-        .await?;
-    Ok(())
 }
 
 fn doors_from_line(line: &str) -> Result<Record> {

@@ -15,7 +15,6 @@ use crate::credential::CredentialKind;
 use crate::files::owned::read_owned_text;
 use crate::files::replace_file;
 use crate::state::StateDir;
-use crate::store::snapshot::new_epoch;
 use crate::store::{Account, Result, Status, Store, head, sql, unsigned};
 
 /// The most bytes read of a mark: those of 100,000 accounts and more.
@@ -189,7 +188,7 @@ impl Store {
         now: UnixMillis,
     ) -> Result<Vec<Spent>> {
         let mut change = self.change().await?;
-        new_epoch(change.sql()).await?;
+        change.new_epoch().await?;
         let mut spent = Vec::new();
         for id in found
             .generations

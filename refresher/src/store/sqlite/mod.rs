@@ -3,6 +3,7 @@
 //! Everything else in `store` is SQL that PostgreSQL runs as well, over the types named here.
 
 mod checkpoint;
+pub(super) mod found;
 pub(super) mod high_water;
 pub(super) mod new_tokens;
 pub(super) mod open;

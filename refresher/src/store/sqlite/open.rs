@@ -15,14 +15,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::checkpoint::{MAX_LOG_PAGES, empty_log};
-use super::{high_water, now};
+use super::{found, high_water, now};
 use crate::clock::UnixMillis;
 use crate::files::{self, require_private_file};
 use crate::keys::KeySource;
 use crate::keys::seal::Keyring;
 use crate::state::StateDir;
-use crate::store::keys::Keys;
-use crate::store::{Error, Result, Store, found, head, sql};
+use crate::store::keys::{EARLIER_KEY_CHECK, KEY_CHECK, Keys};
+use crate::store::{Error, Result, Store, head, sql};
 
 /// The forms that the tables have had, and this release's.
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
@@ -38,6 +38,8 @@ const REFRESH_WAIT: Duration = Duration::from_secs(10);
 const REFRESH_LOOK: Duration = Duration::from_millis(200);
 /// Readers beside the one writer that SQLite allows.
 const MAX_CONNECTIONS: u32 = 8;
+/// Reads the sealed [`KEY_CHECK`]; no row where the database was not finished when it was made.
+const READ_KEY_CHECK: &str = "SELECT key_check FROM meta";
 
 sql::statements! {
     LAST_CLAIM = "SELECT max(claim_until) FROM accounts WHERE claim_until > $1";
@@ -296,18 +298,18 @@ async fn check_tables(
         tracing::debug!(damage, "SQLite's quick check");
         return Err(not_ours(path, "it is damaged"));
     }
-    let sealed: Option<Vec<u8>> = sqlx::query_scalar(found::READ_KEY_CHECK)
+    let sealed: Option<Vec<u8>> = sqlx::query_scalar(READ_KEY_CHECK)
         .fetch_optional(&mut *connection)
         .await?;
     let Some(sealed) = sealed else {
         return Err(not_ours(path, "it was not finished when it was made"));
     };
-    let (text, binding) = found::KEY_CHECK;
+    let (text, binding) = KEY_CHECK;
     let opened = keyring.open(binding, &sealed);
     let opened = opened.or_else(|_| keyring.open_first_format(binding, &sealed));
     let is_sealed = match opened.as_ref().map(|opened| &opened[..]) {
         Ok(found) if found == text => true,
-        Ok(found::EARLIER_KEY_CHECK) => false,
+        Ok(EARLIER_KEY_CHECK) => false,
         _ => {
             return Err(Error::WrongKey {
                 path: path.to_owned(),

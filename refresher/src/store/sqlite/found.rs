@@ -2,26 +2,10 @@
 
 use rand::RngCore;
 
-use super::sqlite::{self, Pool};
-use super::{DEFAULT_POOL, Error, Result, sql};
-use crate::keys::seal::{Binding, Keyring};
-
-/// The text that `meta.key_check` is sealed from, and its binding. It tells at start whether the key is the right one,
-/// and that everything is sealed as this release seals.
-pub(super) const KEY_CHECK: (&[u8], Binding<'_>) = (
-    b"latchkey, variables too",
-    Binding {
-        record: "key_check",
-        generation: 0,
-        platform: "",
-        kind: "",
-        base_url: None,
-    },
-);
-/// The text of releases that left accounts' variables in the clear.
-pub(super) const EARLIER_KEY_CHECK: &[u8] = b"latchkey";
-/// Reads the sealed [`KEY_CHECK`]; no row where the database was not finished when it was made.
-pub(super) const READ_KEY_CHECK: &str = "SELECT key_check FROM meta";
+use super::{Pool, begin_change};
+use crate::keys::seal::Keyring;
+use crate::store::keys::KEY_CHECK;
+use crate::store::{DEFAULT_POOL, Error, Result, sql};
 
 sql::statements! {
     ADD_KEY = "INSERT INTO sealing_keys (id, seals) VALUES ($1, 1)";
@@ -39,7 +23,7 @@ pub(super) async fn fill(pool: &Pool, keyring: &Keyring) -> Result<()> {
         record: "key_check".to_owned(),
         source,
     })?;
-    let mut transaction = sqlite::begin_change(pool).await?;
+    let mut transaction = begin_change(pool).await?;
     sqlx::query(ADD_KEY)
         .bind(key.as_bytes())
         .execute(&mut *transaction)
