@@ -46,7 +46,7 @@ pub fn browser_elsewhere(platform: &str, account: &str, port: u16) -> String {
 }
 
 /// The cure of a dead account once somebody has seen to it, as a shell takes it.
-pub fn enable_command(account: &str) -> String {
+fn enable_command(account: &str) -> String {
     format!("refresher accounts enable {}", shell_word(account))
 }
 

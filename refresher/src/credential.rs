@@ -201,7 +201,7 @@ impl Credential {
     }
 
     /// True if it has what goes to the platform with a request.
-    pub fn is_on_the_wire(&self) -> bool {
+    fn is_on_the_wire(&self) -> bool {
         !self.on_the_wire().expose_secret().is_empty()
     }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 /// The time after which an Envoy that lacks something stays behind, and one that polls no more is gone. Between two polls
 /// of one that runs there are milliseconds, and 3 s where the VM that polls has died.
-pub const BEHIND: Duration = Duration::from_secs(5);
+const BEHIND: Duration = Duration::from_secs(5);
 /// The pause between two looks at all Envoys.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The time after which an Envoy that is gone is forgotten.

@@ -21,7 +21,7 @@ use crate::oauth::exchange::require_vars;
 use crate::oauth::revoke::{Revoked, revoke};
 use crate::platform::{KeyForm, NotAKey, OwnBaseUrl, Profile};
 use crate::probe::{self, Finding, quota};
-use crate::store::{self, Account, AccountChanges, NewAccount, Outgoing, Saved, Status, Terms};
+use crate::store::{self, AccountChanges, NewAccount, Outgoing, Saved, Status, Terms};
 
 /// An API key to be added as an account.
 #[derive(Debug)]
@@ -51,14 +51,6 @@ pub struct Added {
     pub can_be_checked: bool,
     /// The names of other accounts that have the same key, and so share its limits at the platform.
     pub twins: Vec<String>,
-}
-
-/// Every account, in order of name.
-///
-/// # Errors
-/// If the store fails.
-pub async fn list(app: &App) -> Result<Vec<Account>> {
-    Ok(app.store.accounts().await?)
 }
 
 /// The clusters that the accounts use, as Envoy reads them.

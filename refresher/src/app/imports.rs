@@ -96,8 +96,6 @@ pub enum Becomes {
 pub enum Kind {
     /// A login, which Latchkey refreshes from then on.
     Login {
-        /// The claims that its platform's headers use.
-        vars: Vars,
         /// The end of the access token, where that is known.
         expires_at: Option<UnixMillis>,
     },

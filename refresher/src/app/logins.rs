@@ -6,7 +6,7 @@ mod key;
 use std::borrow::Cow;
 use std::time::Duration;
 
-pub use self::begin::{Ask, Begun, Done, Todo, Waiting, begin, within};
+pub use self::begin::{Ask, Done, Todo, Waiting, begin, within};
 pub use self::key::KeyAccount;
 use super::{App, Caller, Error, Result};
 use crate::clock::{SystemClock, UnixMillis};

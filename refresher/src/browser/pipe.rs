@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Error;
 
 /// Bytes of one message. The largest that is asked for is a page's answer, of 1 MiB.
-pub(super) const MESSAGE_LIMIT: usize = 8 * 1024 * 1024;
+const MESSAGE_LIMIT: usize = 8 * 1024 * 1024;
 /// Bytes that are read at a time.
 const PIECE: usize = 16 * 1024;
 

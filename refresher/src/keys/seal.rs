@@ -39,7 +39,7 @@ pub const SEALS_PER_KEY: u64 = 3_865_470_566;
 
 /// The most keys that a process remembers though they were forgotten where keys are kept: that of the rotation which runs
 /// while something is read, and a few more.
-pub const MAX_EARLIER_KEYS: usize = 4;
+const MAX_EARLIER_KEYS: usize = 4;
 
 /// The reason why a record could not be sealed or opened.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

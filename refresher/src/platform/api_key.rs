@@ -87,7 +87,7 @@ pub enum NotAKey {
 }
 
 /// Takes off what is surely packing: white space, quotes, `NAME=`, `export`, the header's name, `Bearer`.
-pub fn unpacked(text: &str) -> &str {
+fn unpacked(text: &str) -> &str {
     let mut key = text;
     loop {
         let inner = without_one(key);

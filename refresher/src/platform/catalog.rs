@@ -12,7 +12,7 @@ use super::{Profile, invalid};
 use crate::files::owned::{require_owned_directory, require_owned_if_there, require_owned_text};
 
 /// The built-in files by the id that they describe, platforms and what platforms extend.
-pub(super) const EMBEDDED: &[(&str, &str)] = include!("../../platforms/all.rs");
+const EMBEDDED: &[(&str, &str)] = include!("../../platforms/all.rs");
 /// Stands before the name of a file that is built in.
 const BUILT_IN: &str = "(built in) ";
 /// The most bytes of a profile: a hundred times the longest embedded one.

@@ -17,7 +17,7 @@ use crate::clock::UnixMillis;
 /// The most calls in a minute, for all accounts together and across processes.
 pub const MAX_A_MINUTE: u32 = 6;
 /// The calls in a row that may tell nothing: some two hours of them.
-pub const MAX_ASKS: u32 = 8;
+const MAX_ASKS: u32 = 8;
 /// The time that the calls of a minute are counted over.
 pub const MINUTE: Duration = Duration::from_secs(60);
 /// The pause after the first call.

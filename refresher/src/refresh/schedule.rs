@@ -13,15 +13,15 @@ use crate::clock::UnixMillis;
 use crate::id::AccountId;
 
 /// The longest lead ahead of expiry; Codex CLI's own.
-pub const LEAD_LIMIT: Duration = Duration::from_secs(5 * 60);
+const LEAD_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// The lead of a short-lived token: this part of its life.
-pub const LEAD_DIVISOR: u32 = 10;
+const LEAD_DIVISOR: u32 = 10;
 /// The part of the lead by which jitter may lengthen it.
 const LEAD_JITTER: f64 = 0.1;
 /// The age at which a token of unknown expiry is refreshed, as Codex CLI has it.
 pub const LIFE_WITHOUT_EXPIRY: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 /// The pause after the first failure; it doubles with each further one.
-pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause, and the most that a `Retry-After` is believed.
 pub const BACKOFF_LIMIT: Duration = Duration::from_secs(60 * 60);
 /// The part of a pause that jitter may take off it.

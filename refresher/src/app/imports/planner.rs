@@ -265,7 +265,6 @@ impl<'a> Planner<'a> {
         let chosen = choose_name(&self.accounts, &profile.id, &login.vars, wanted, &taken);
         let (name, renew) = chosen?;
         let kind = Kind::Login {
-            vars: login.vars.clone(),
             expires_at: login.credential_expires_at,
         };
         let planned = Planned {
