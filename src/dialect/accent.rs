@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::text::decimal::decimal;
+
 /// Members of an accent, and what each of them may be.
 pub const MEMBERS: &[(&str, MemberForm)] = &[
     (MAX_TOKENS_FIELD, MemberForm::Name),
@@ -199,8 +201,8 @@ impl Accent {
     /// A temperature, no higher than the platform takes it.
     pub fn temperature<'n>(&self, number: &'n str) -> Cow<'n, str> {
         let most = self.0.get(MAX_TEMPERATURE).and_then(Value::as_f64);
-        match (most, number.parse::<f64>()) {
-            (Some(most), Ok(asked)) if asked > most => most.to_string().into(),
+        match (most, decimal(number)) {
+            (Some(most), Some(asked)) if asked > most => most.to_string().into(),
             _ => number.into(),
         }
     }

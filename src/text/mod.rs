@@ -5,6 +5,7 @@
 //! writes one, and [`edit`] changes some of one. None of them
 //! knows a dialect, a platform or HTTP.
 
+pub(crate) mod decimal;
 pub mod edit;
 pub(crate) mod find;
 pub(crate) mod json;

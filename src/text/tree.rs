@@ -5,7 +5,7 @@
 
 use std::{borrow::Cow, cell::Cell, fmt::Write as _, ops::Range};
 
-use super::find::find_in_string;
+use super::{decimal::decimal, find::find_in_string};
 
 /// The most values that a text may have, names of members among them: 4 MiB of nodes. A worker serves nobody else while
 /// they are read. The longest sessions of agents have a hundred thousand.
@@ -388,7 +388,7 @@ impl<'t, 'a> Json<'t, 'a> {
         }
         let raw = self.raw();
         raw.parse().ok().or_else(|| {
-            let number: f64 = raw.parse().ok()?;
+            let number = decimal(raw)?;
             ((0.0..9e15).contains(&number) && number.fract() == 0.0).then_some(number as u64)
         })
     }

@@ -10,6 +10,7 @@ use super::time::{Unit, moment};
 use crate::{
     header::{HeaderMap, HeaderName, HeaderText},
     label::WindowName,
+    text::decimal::decimal,
 };
 
 /// The highest share that is kept, in percent. Overdrawn windows are real (Claude reports 1.04);
@@ -172,7 +173,7 @@ impl Values<'_> {
     }
 
     fn number(&self, name: &HeaderName) -> Option<f64> {
-        let value: f64 = self.text(name)?.parse().ok()?;
+        let value = decimal(self.text(name)?)?;
         (value.is_finite() && value >= 0.0).then_some(value)
     }
 

@@ -4,6 +4,8 @@
 //! durations, dates or a sentence. Forms are told apart by their shape, so that a
 //! rule only names where to look. What is past, absurd or not a time at all is none.
 
+use crate::text::decimal::decimal;
+
 /// The furthest moment that is believed, in milliseconds from now: 400 days, above the longest
 /// window of any platform (a year of a prepaid plan).
 pub const MAX_AHEAD_MS: u64 = 400 * DAY_MS;
@@ -107,7 +109,7 @@ fn number(text: &str, unit: Unit, now: u64) -> Option<u64> {
     {
         return None;
     }
-    let value: f64 = text.parse().ok()?;
+    let value = decimal(text)?;
     Some(match unit {
         _ if value >= FIRST_UNIX_MS => value as u64,
         Unit::Seconds if value >= FIRST_UNIX_SECONDS => (value * 1e3) as u64,
@@ -147,7 +149,7 @@ fn quantity(text: &str) -> Option<(f64, &str)> {
         "d" | "day" | "days" => DAY_MS as f64,
         _ => return None,
     };
-    let value: f64 = digits.parse().ok()?;
+    let value = decimal(digits)?;
     Some((value * unit_ms, rest))
 }
 
@@ -167,7 +169,7 @@ fn rfc3339(text: &str) -> Option<u64> {
         Some(rest) => split(rest, |c| c.is_ascii_digit())?,
         None => ("0", rest),
     };
-    let fraction: f64 = format!("0.{fraction}").parse().ok()?;
+    let fraction = decimal(&format!("0.{fraction}"))?;
     let at = seconds.saturating_add((fraction * 1e3) as u64);
     if zone.eq_ignore_ascii_case("z") {
         return Some(at);

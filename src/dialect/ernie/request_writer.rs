@@ -18,7 +18,7 @@ use crate::{
         },
         parts::Target,
     },
-    text::{out::Out, tree::Text},
+    text::{decimal::decimal, out::Out, tree::Text},
 };
 
 /// The forms of `tool_choice` that a platform takes unless its accent says others: a function by its name.
@@ -310,7 +310,7 @@ fn write_functions(request: &Request<'_>, out: &mut Out) {
 fn write_sampling(request: &Request<'_>, accent: &Accent, out: &mut Out) {
     if let Some(temperature) = request.sampling.temperature {
         let temperature = accent.temperature(temperature);
-        let is_positive = temperature.parse::<f64>().is_ok_and(|number| number > 0.0);
+        let is_positive = decimal(&temperature).is_some_and(|number| number > 0.0);
         out.name("temperature").raw(match is_positive {
             true => &temperature,
             false => LEAST_TEMPERATURE,

@@ -15,7 +15,7 @@ use crate::{
         },
         parts::Target,
     },
-    text::{out::Out, tree::Text},
+    text::{decimal::decimal, out::Out, tree::Text},
 };
 
 /// The bound of an answer where neither the caller nor the accent says one.
@@ -313,12 +313,10 @@ fn write_thinking(request: &Request<'_>, thinking: Thinking, schema: Option<&str
 
 fn write_sampling(request: &Request<'_>, accent: &Accent, out: &mut Out) {
     let sampling = request.sampling;
-    let temperature = sampling
-        .temperature
-        .map(|number| match number.parse::<f64>() {
-            Ok(asked) if asked > 1.0 => Cow::Borrowed("1"),
-            _ => accent.temperature(number),
-        });
+    let temperature = sampling.temperature.map(|number| match decimal(number) {
+        Some(asked) if asked > 1.0 => Cow::Borrowed("1"),
+        _ => accent.temperature(number),
+    });
     for (name, number) in [
         ("temperature", temperature.as_deref()),
         ("top_p", sampling.top_p),
