@@ -18,9 +18,11 @@ if command -v node >/dev/null && command -v npm >/dev/null \
     dirname "$(command -v node)"
     exit
 fi
+mkdir -p target/tools
+exec 9>target/tools/.node.lock
+flock 9
 if [ ! -x "$DIR/bin/npm" ]; then
     python3 -m pip --version >/dev/null 2>&1 || die "fetching it needs Python 3 with pip; install them, or $CURE"
-    mkdir -p target/tools
     scratch=$(mktemp -d "$PWD/target/tools/node.XXXXXX")
     trap 'rm -rf "$scratch"' EXIT
     python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$scratch" \
