@@ -24,6 +24,9 @@ for workspace in bench fuzz; do \
 done
 endef
 
+# Each target keeps all cores busy by itself, and tests measure times: `make -j` runs them one after the other as well.
+.NOTPARALLEL:
+
 # Property tests try the same cases in every run; `properties` tries others.
 export PROPTEST_RNG_SEED ?= 20261130
 
@@ -74,7 +77,15 @@ gateway: build envoy ## Build all, then run the refresher and Envoy on port 8080
 	@exec scripts/gateway.sh
 
 .PHONY: test
-test: needs-tests unit e2e ## Run every test
+test: needs-tests built unit e2e ## Run every test
+
+# What both build and fetch, at once: else one core waits while the filter is linked, and both for the network. The two
+# that follow find it there, and say what is wrong where it is not.
+.PHONY: built
+built: needs-tests
+	$(CARGO) build --locked -p wasm-exports
+	scripts/beside.sh 'scripts/envoy.sh && scripts/clients.sh$(if $(filter --,$(TEST_OPTIONS)),, && scripts/envoy.sh oldest)' scripts/wasm.sh \
+		'scripts/wasm.sh --fault-injection' '$(CARGO) build --locked --workspace --bins --tests'
 
 .PHONY: unit
 unit: needs-build ## Run the tests that need no Envoy
