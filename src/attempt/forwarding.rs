@@ -47,15 +47,15 @@ pub struct Forwarding {
     is_ahead_changed: bool,
 }
 
-/// The two kinds of answers.
+/// The two kinds of answers. Their readers are large, and stay where they are while what holds the answer changes.
 #[derive(Debug)]
 enum Body {
     /// Nothing has come that tells: what is kept of it is held back.
     Unknown(Start),
     /// One JSON text.
-    Json(Meter),
+    Json(Box<Meter>),
     /// An event stream.
-    Events(Events),
+    Events(Box<Events>),
     /// Neither, such as sound.
     Other,
 }
@@ -147,8 +147,8 @@ impl Forwarding {
                 let is_kept = start.has_kept();
                 return (had_kept || is_kept).then(|| begun.before().to_vec());
             }
-            Some(Kind::Json) => Body::Json(Meter::of_body(self.dialect)),
-            Some(Kind::Events) => Body::Events(Events::new(self.dialect, self.usage_ask)),
+            Some(Kind::Json) => Body::Json(Box::new(Meter::of_body(self.dialect))),
+            Some(Kind::Events) => Body::Events(Box::new(Events::new(self.dialect, self.usage_ask))),
             Some(Kind::Other) => Body::Other,
         };
         let instead = self.on_known(&begun.bytes, begun.blank, end);
@@ -180,7 +180,8 @@ impl Forwarding {
     /// The model that it says has served it, as far as that has come.
     pub fn model(&self) -> Option<&ModelName> {
         match &self.body {
-            Body::Json(meter) | Body::Events(Events { meter, .. }) => meter.model(),
+            Body::Json(meter) => meter.model(),
+            Body::Events(events) => events.meter.model(),
             Body::Unknown(_) | Body::Other => None,
         }
     }
@@ -194,9 +195,8 @@ impl Forwarding {
     /// the length of the request's body, 0 where it costs nothing.
     pub fn finish(self, end: bool, request_bytes: u64) -> Metered {
         match self.body {
-            Body::Json(meter) | Body::Events(Events { meter, .. }) => {
-                meter.finish(end, request_bytes)
-            }
+            Body::Json(meter) => meter.finish(end, request_bytes),
+            Body::Events(events) => events.meter.finish(end, request_bytes),
             Body::Unknown(_) | Body::Other => {
                 let usage = Usage::of_request(request_bytes);
                 Metered {
