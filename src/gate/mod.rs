@@ -249,7 +249,7 @@ impl Gate {
         let (session, opens) = request.session(view, key);
         let of_key = || hash64(&[key.as_str().as_bytes()]);
         let session = session.or_else(|| door.modelless.then(of_key));
-        let carried = request.carried.as_ref();
+        let carried = request.carried.as_deref();
         let need = Need {
             session,
             opens,
@@ -490,7 +490,7 @@ fn carried_of(
     picked: &Picked,
     try_id: TryId,
 ) -> Carried {
-    let before = request.carried.as_ref();
+    let before = request.carried.as_deref();
     let renamed = subject.asked.filter(|_| subject.asked != subject.model);
     Carried {
         account: picked.account.id.clone(),

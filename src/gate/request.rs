@@ -30,7 +30,7 @@ pub struct Request {
     pub(super) headers: HeaderMap,
     /// The carried of an earlier attempt that failed, read from filter state. The request has lost its client
     /// key by then, and its body is not read again.
-    pub(super) carried: Option<Carried>,
+    pub(super) carried: Option<Box<Carried>>,
     /// The way in which it came in.
     pub(super) entry: Entry,
     pub(super) key: Option<KeyHash>,
@@ -93,7 +93,7 @@ impl Request {
     pub fn new(headers: HeaderMap, carried: Option<Carried>) -> Self {
         Self {
             headers,
-            carried,
+            carried: carried.map(Box::new),
             ..Self::default()
         }
     }
@@ -141,7 +141,7 @@ impl Request {
 
     /// Returns what its last try carried, if it has had one.
     pub fn carried(&self) -> Option<&Carried> {
-        self.carried.as_ref()
+        self.carried.as_deref()
     }
 
     /// The coding in which its body comes, once it was asked about; none for a plain one.
