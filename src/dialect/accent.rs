@@ -200,9 +200,11 @@ impl Accent {
 
     /// A temperature, no higher than the platform takes it.
     pub fn temperature<'n>(&self, number: &'n str) -> Cow<'n, str> {
-        let most = self.0.get(MAX_TEMPERATURE).and_then(Value::as_f64);
-        match (most, decimal(number)) {
-            (Some(most), Some(asked)) if asked > most => most.to_string().into(),
+        let Some(most) = self.0.get(MAX_TEMPERATURE).and_then(Value::as_f64) else {
+            return number.into();
+        };
+        match decimal(number) {
+            Some(asked) if asked > most => most.to_string().into(),
             _ => number.into(),
         }
     }

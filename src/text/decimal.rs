@@ -1,9 +1,15 @@
 //! Decimal numbers as floating-point ones.
 
+/// The longest number that is read, in bytes: nobody means one that is longer, and a worker serves nobody meanwhile.
+const MAX_BYTES: usize = 1024;
+
 /// Reads a number as the standard library does but for the last bit of one with more than 15 digits; what is infinite there
-/// for its name, or is no number, is none here. The library's own reader takes 16 KiB of the filter, and serde_json's is in it
+/// for its name, or is no number or one of more than [`MAX_BYTES`], is none here. The library's own reader takes 16 KiB of the filter, and serde_json's is in it
 /// anyway.
 pub(crate) fn decimal(text: &str) -> Option<f64> {
+    if text.len() > MAX_BYTES {
+        return None;
+    }
     let is_negative = text.starts_with('-');
     let number = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (number, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
