@@ -83,6 +83,9 @@ pub trait Stream {
     /// Returns the proxy's number of the connection on which the request came: no other one has it.
     fn connection(&self) -> Option<u64>;
 
+    /// Returns true if the caller may break a request off and use its connection on: not with HTTP/1.
+    fn may_break_off(&self) -> bool;
+
     /// Returns true if the proxy chose a host for the request and is known to have had no connection to it: not a
     /// byte has left.
     fn was_not_sent(&self) -> bool;

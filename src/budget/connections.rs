@@ -4,6 +4,10 @@
 //! hold them all, with a cheap request a minute on each. So those that one key keeps are counted, when an answer comes
 //! for it, and what is beyond its share is closed with that answer. Its caller connects anew: nothing else is lost.
 //!
+//! Only an answer closes a connection. With HTTP/2 a caller can break each request off before its answer and use the
+//! connection on: a key that does so on connections beyond its share is answered there at once, with a refusal, until it
+//! has not done so for a while.
+//!
 //! Nobody tells a VM that a connection is gone. One counts as kept for as long as Envoy keeps one without requests; so
 //! a caller that connects anew for each request is taken to keep more than it has, and is told to close what it closes
 //! anyway. A connection on which a request is under way is that request's, which the budget of memory bounds.
@@ -23,6 +27,8 @@ const SEARCH_MS: u64 = 1_000;
 pub struct Connections {
     blocks: Blocks,
     kept: Known<u64, Kept>,
+    /// The keys that break requests off on connections beyond their share, and until when that is held against them.
+    broken_off: Known<KeyName, Deadline>,
     search: Deadline,
 }
 
@@ -41,6 +47,7 @@ impl Connections {
         Self {
             blocks: Blocks::new(ledger::KEPT, vm, most),
             kept: Known::default(),
+            broken_off: Known::default(),
             search: Deadline::default(),
         }
     }
@@ -50,8 +57,8 @@ impl Connections {
         self.blocks.set_budget(most);
     }
 
-    /// Keeps `connection` for `key`, whose request on it is answered now. Returns false where that key keeps as many as
-    /// it may: the connection is to be closed.
+    /// Keeps `connection` for `key`, which has a request on it now. Returns false where that key keeps as many as it may:
+    /// the connection is to be closed with the answer.
     pub fn keep(
         &mut self,
         shared: &mut impl SharedData,
@@ -77,6 +84,17 @@ impl Connections {
         has_room
     }
 
+    /// Takes note that `key` broke a request off on a connection beyond its share.
+    pub fn break_off(&mut self, key: KeyName, now: u64) {
+        self.broken_off.insert(key, Deadline::after(now, KEPT_MS));
+    }
+
+    /// Returns true if `key` has done so of late.
+    pub fn breaks_off(&self, key: KeyName, now: u64) -> bool {
+        let until = self.broken_off.get(&key);
+        until.is_some_and(|until| !until.is_due(now))
+    }
+
     /// Gives back what is kept no longer, and renews the rest.
     pub fn tick(&mut self, shared: &mut impl SharedData, now: u64) {
         self.forget_old(now);
@@ -95,6 +113,7 @@ impl Connections {
             return false;
         }
         self.search = Deadline::after(now, SEARCH_MS);
+        self.broken_off.retain(|_, until| !until.is_due(now));
         let Self { blocks, kept, .. } = self;
         kept.retain(|_, one| {
             let stays = !one.until.is_due(now);

@@ -68,6 +68,8 @@ pub enum NoRoom {
     },
     /// Its key would leave less to the others than it has itself.
     Others,
+    /// Its connection is one more than its key may keep, and such ones were used without waiting for answers.
+    Connections,
     /// The request alone is more than its key's bound: it could never be held.
     TooLarge {
         /// The key's bound, in bytes.

@@ -25,10 +25,6 @@ use crate::{
 /// The header with our own error code.
 pub const ERROR_HEADER: &str = "x-latchkey-error";
 
-/// The header of an answer after which the connection is to be closed: that of a caller whose key is not known, or has
-/// its share of connections. A filter in `envoy/envoy.yaml` does so, and takes the header off.
-pub const CLOSE_HEADER: &str = "x-latchkey-close";
-
 /// The header that tells the SDKs of OpenAI and Anthropic if to send a request again.
 pub const RETRY_HEADER: &str = "x-should-retry";
 
@@ -286,7 +282,7 @@ impl Refusal {
             | Self::Unwrappable(_)
             | Self::Body(_) => 400,
             Self::NoKey | Self::UnknownKey | Self::KeyExpired(_) => 401,
-            Self::Limit(_) | Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others) => 429,
+            Self::Limit(_) | Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others | NoRoom::Connections) => 429,
             Self::NoRoom(NoRoom::TooLarge { .. }) => 413,
             Self::ModelNotAllowed(_)
             | Self::ChoiceNotAllowed
@@ -378,7 +374,7 @@ impl Refusal {
             Self::AllOut(all) | Self::HomeOut(all) => Some(all.retry_after.unwrap_or(5)),
             Self::HomeUnknown => Some(2),
             Self::Limit(limit) => Some(limit.retry_after()),
-            Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others) => Some(2),
+            Self::NoRoom(NoRoom::Key { .. } | NoRoom::Others | NoRoom::Connections) => Some(2),
             Self::NoContent | Self::Unreachable | Self::Unconfirmed => Some(5),
             // Nobody but a person brings back what there is not, as in `NoAccount`.
             _ => None,
@@ -429,27 +425,11 @@ impl Refusal {
         if self.status() == 401 {
             headers.push(("www-authenticate", "Bearer".to_owned()));
         }
-        let reply = Reply {
+        Reply {
             status: self.status(),
             headers,
             body: body.to_string(),
-        };
-        match self.is_to_a_stranger() {
-            true => reply.closes(),
-            false => reply,
         }
-    }
-
-    /// Tells a caller without a key that is known.
-    fn is_to_a_stranger(&self) -> bool {
-        matches!(
-            self,
-            Self::NoKey
-                | Self::AmbiguousKey(_)
-                | Self::KeyInUrl
-                | Self::UnknownKey
-                | Self::KeyExpired(_)
-        )
     }
 }
 
@@ -476,7 +456,7 @@ impl Reply {
 
     /// The answer to a probe.
     pub fn alive() -> Self {
-        Self::json(&json!({"status": "ok"})).closes()
+        Self::json(&json!({"status": "ok"}))
     }
 
     /// The answer to a question for the methods of a path.
@@ -486,13 +466,6 @@ impl Reply {
             headers: vec![("allow", format!("{allowed}, OPTIONS"))],
             body: String::new(),
         }
-        .closes()
-    }
-
-    /// Marks the answer to a caller whose key is not known: strangers must not keep the connections that callers need.
-    fn closes(mut self) -> Self {
-        self.headers.push((CLOSE_HEADER, "true".to_owned()));
-        self
     }
 
     /// The answer with the request's id, in the header in which the clients of `dialect` look for it.

@@ -89,6 +89,8 @@ pub(crate) struct State {
     pub(crate) was_not_sent: bool,
     /// The number of the caller's connection.
     pub(crate) connection: Option<u64>,
+    /// The caller speaks HTTP/2.
+    pub(crate) may_break_off: bool,
     /// The address of the host that answers.
     pub(crate) answered_by: &'static str,
     /// A piece of the answer's body is there, or waits: before and after that a body that is set crashes the VM.
@@ -316,6 +318,10 @@ impl Stream for FakeStream {
     fn connection(&self) -> Option<u64> {
         self.note("connection".to_owned());
         self.0.borrow().connection
+    }
+
+    fn may_break_off(&self) -> bool {
+        self.0.borrow().may_break_off
     }
 
     fn was_not_sent(&self) -> bool {

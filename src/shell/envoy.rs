@@ -226,6 +226,12 @@ impl Stream for EnvoyStream {
         number_at(vec!["connection", "id"])
     }
 
+    fn may_break_off(&self) -> bool {
+        let protocol = hostcalls::get_property(vec!["request", "protocol"]);
+        let protocol = protocol.ok().flatten().unwrap_or_default();
+        !protocol.starts_with(b"HTTP/1")
+    }
+
     fn was_not_sent(&self) -> bool {
         // The address on this side is known once there is a connection.
         let has = |name| {

@@ -10,12 +10,9 @@ use self::coded::{Coded, Plain};
 use super::Event;
 use crate::{
     attempt::{EARLY_STATUS, ESTIMATE_HEADER, REDIRECT_STATUS, STATUS_HEADER},
-    budget::KeyName,
+    budget::{KeyName, NoRoom},
     decode::Fault,
-    gate::{
-        CLUSTER_HEADER, Decision, Forward, Refusal, Reply, Request,
-        refusal::{CLOSE_HEADER, ERROR_HEADER},
-    },
+    gate::{CLUSTER_HEADER, Decision, Forward, Refusal, Reply, Request, refusal::ERROR_HEADER},
     host::{Action, Host, Side, Stream},
     meter::Completeness,
     request::{
@@ -34,6 +31,10 @@ use crate::{
 /// The header that Envoy itself sets on a request that it runs again.
 const RUN_AGAIN_HEADER: &str = "x-envoy-original-url";
 
+/// The header of an answer after which the connection is to be closed. A filter in `envoy/envoy.yaml` does so, and takes
+/// the header off.
+const CLOSE_HEADER: &str = "x-latchkey-close";
+
 /// The header by which the router gives an attempt up, if nothing of its answer has gone on for so many
 /// milliseconds since the request was whole. Its retry goes to the escape listener, as where there is no
 /// answer at all.
@@ -48,6 +49,10 @@ pub struct GateStream {
     held: usize,
     /// The key of its caller, once it is known.
     key: Option<KeyName>,
+    /// The connection on which that came.
+    connection: Option<u64>,
+    /// It has no answer yet, its connection is one more than its key may keep, and its caller can break it off.
+    is_beyond: bool,
 }
 
 /// The way that a request has come. Nothing of it goes on before it is [`Stage::Open`].
@@ -103,6 +108,8 @@ impl GateStream {
             stage: Stage::New,
             held: 0,
             key: None,
+            connection: None,
+            is_beyond: false,
         }
     }
 
@@ -162,7 +169,8 @@ impl GateStream {
     /// Ends the stream. Returns true if that frees a place, and requests wait for one here
     /// alone.
     pub fn end<H: Host>(self, worker: &mut Worker<H>) -> bool {
-        worker.end(self.context, self.stage.request())
+        let unanswered_beyond = self.key.filter(|_| self.is_beyond);
+        worker.end(self.context, self.stage.request(), unanswered_beyond)
     }
 
     fn action(&self) -> Action {
@@ -230,7 +238,9 @@ impl GateStream {
         let end = length.is_none();
         let asked = worker.ask(&mut request);
         self.key = worker.key_name(&request);
+        self.connection = self.key.and_then(|_| stream.connection());
         let asked = asked.and_then(|wanted| {
+            self.count_connection(&request, worker, stream)?;
             worker.hold(self.context, &request, length.unwrap_or_default())?;
             if !end {
                 worker.let_in(self.context, &request)?;
@@ -409,14 +419,41 @@ impl GateStream {
         self.stage = Stage::Answered;
     }
 
-    /// Has the proxy close the connection after this answer, where its caller's key keeps as many open as it may.
-    fn keep_connection<H: Host>(&self, worker: &mut Worker<H>, stream: &mut impl Stream) {
-        let Some((key, connection)) = self.key.zip(stream.connection()) else {
-            return;
+    /// Counts the connection on which a request came for its caller's key.
+    ///
+    /// # Errors
+    /// The answer, where the connection is one too many and no other answer might come.
+    fn count_connection<H: Host>(
+        &mut self,
+        request: &Request,
+        worker: &mut Worker<H>,
+        stream: &impl Stream,
+    ) -> Result<(), Reply> {
+        let Some(key) = self.key else {
+            return Ok(());
         };
-        if !worker.keep_connection(connection, key) {
+        if self.has_room(worker) || !stream.may_break_off() {
+            return Ok(());
+        }
+        if worker.breaks_off(key) {
+            return Err(worker.refuse(request, &Refusal::NoRoom(NoRoom::Connections)));
+        }
+        self.is_beyond = true;
+        Ok(())
+    }
+
+    /// Has the proxy close the connection after this answer, but for a caller whose key is known and may keep one more.
+    fn keep_connection<H: Host>(&mut self, worker: &mut Worker<H>, stream: &mut impl Stream) {
+        self.is_beyond = false;
+        if self.key.is_none() || !self.has_room(worker) {
             stream.set_header(Side::Answer, CLOSE_HEADER, Some(b"true"));
         }
+    }
+
+    /// Returns true if the caller's key may keep the connection; where there is none to be counted, too.
+    fn has_room<H: Host>(&self, worker: &mut Worker<H>) -> bool {
+        let counted = self.key.zip(self.connection);
+        counted.is_none_or(|(key, connection)| worker.keep_connection(connection, key))
     }
 
     /// Puts an answer right that was to become a redirect and could not: the request's body was

@@ -56,11 +56,16 @@ impl<H: Host> Worker<H> {
         request.key_id(self.follower.current()).map(KeyName::of)
     }
 
-    /// Keeps a connection open on which a request of `key` is answered. Returns false where it is to be closed, as that
-    /// key keeps as many as it may.
+    /// Keeps a connection open on which there is a request of `key`. Returns false where it is to be closed with the answer,
+    /// as that key keeps as many as it may.
     pub fn keep_connection(&mut self, connection: u64, key: KeyName) -> bool {
         let now = self.host.recently();
         self.connections.keep(&mut self.host, connection, key, now)
+    }
+
+    /// Returns true if `key` has of late broken requests off on connections that it may not keep.
+    pub fn breaks_off(&self, key: KeyName) -> bool {
+        self.connections.breaks_off(key, self.host.recently())
     }
 
     /// Holds a piece more of the body of the request of `context`, which is `undecided` or was sent

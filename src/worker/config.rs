@@ -197,8 +197,8 @@ impl Default for Config {
             sessions_by_opening: true,
             held_mib: 768,
             held_mib_per_key: 256,
-            kept_connections: 5_000,
-            kept_connections_per_key: 1_000,
+            kept_connections: 3_500,
+            kept_connections_per_key: 700,
         }
     }
 }

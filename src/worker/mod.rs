@@ -32,7 +32,7 @@ use self::{
 };
 use crate::{
     attempt,
-    budget::{self, Book, Connections, Shares},
+    budget::{self, Book, Connections, KeyName, Shares},
     deadline::Deadline,
     gate::{Asked, Decision, Forward, Gate, Knowledge, Refusal, Reply, Request, select::Awaited},
     home::{Home, ring},
@@ -526,10 +526,16 @@ impl<H: Host> Worker<H> {
         self.decoding.remove(context);
     }
 
-    /// Ends `context`, the gate's of a request that may still be `undecided`. Gives an unanswered
+    /// Ends `context`, the gate's of a request that may still be `undecided`, and that had no answer where it is
+    /// `unanswered_beyond` its key's share of connections. Gives an unanswered
     /// probe back to the board. Records a request without an answer as cut off. Returns true if
     /// that frees a place, and requests wait for one here alone.
-    pub fn end(&mut self, context: u32, undecided: Option<&Request>) -> bool {
+    pub fn end(
+        &mut self,
+        context: u32,
+        undecided: Option<&Request>,
+        unanswered_beyond: Option<KeyName>,
+    ) -> bool {
         let try_id = self.try_id(context);
         self.give_back_probes(context);
         self.stop_waiting(context);
@@ -548,6 +554,9 @@ impl<H: Host> Worker<H> {
             self.keep(record.ended(now), try_id);
         }
         let now = self.host.recently();
+        if let Some(key) = unanswered_beyond.filter(|_| !runs_again) {
+            self.connections.break_off(key, now);
+        }
         self.limiter.release(&mut self.host, context, now);
         self.book.end(context, runs_again, now);
         self.limiter.take_freed()

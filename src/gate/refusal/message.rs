@@ -46,6 +46,9 @@ impl Refusal {
             Self::NoRoom(NoRoom::Others) => {
                 "The gateway has no memory left for requests of this client key: the rest is kept for other keys. Try again when some requests have ended."
             }
+            Self::NoRoom(NoRoom::Connections) => {
+                "Callers with this client key keep more connections open to the gateway than those of one key may, and requests on such a connection were broken off. This connection is closed: send the request again on another one, and use fewer of them."
+            }
             Self::NoRoom(NoRoom::TooLarge { most }) => {
                 return Cow::Owned(format!(
                     "This request is larger than what the requests of one client key may hold of the gateway's memory: {} MiB. The gateway's operator can allow more.",

@@ -177,6 +177,7 @@ fn samples() -> Vec<Refusal> {
         NoAnswer,
         NoRoom(budget::NoRoom::Key { most: 256 << 20 }),
         NoRoom(budget::NoRoom::Others),
+        NoRoom(budget::NoRoom::Connections),
         NoRoom(budget::NoRoom::TooLarge { most: 16 << 20 }),
         NoContent,
         Unconfirmed,

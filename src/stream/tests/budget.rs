@@ -184,3 +184,53 @@ fn whoever_has_no_key_that_is_known_keeps_no_connection() {
         assert!(is_closed(&envoy.call(headers)), "{headers:?}");
     }
 }
+
+#[test]
+fn a_key_that_breaks_requests_off_beyond_its_share_is_refused_there() {
+    let mut envoy = few_connections();
+    assert!(!is_closed_after(&mut envoy, 1, KEY));
+    assert!(!is_closed_after(&mut envoy, 2, KEY));
+    envoy.is_http2 = true;
+    let mut call = envoy.call_on(3, &head("/v1/responses"));
+    call.sends(BODY, true);
+    call.is_at("acc_1");
+    call.goes_away();
+    for connection in [3, 4] {
+        let mut call = envoy.call_on(connection, &head("/v1/responses"));
+        assert!(is_closed(&call), "{connection}");
+        let refused = call.is_refused(429, "latchkey_no_room");
+        let text = String::from_utf8_lossy(&refused.body);
+        assert!(text.contains("connections"), "{text}");
+    }
+    // Those that it may keep are as before, and so are others' keys, and what cannot be broken off.
+    assert!(!is_closed_after(&mut envoy, 1, KEY));
+    assert!(!is_closed_after(&mut envoy, 5, "another"));
+    envoy.is_http2 = false;
+    assert!(is_closed_after(&mut envoy, 3, KEY));
+    envoy.is_http2 = true;
+    for _ in 0..13 {
+        envoy.after(5_000);
+        assert!(!is_closed_after(&mut envoy, 1, KEY));
+        assert!(!is_closed_after(&mut envoy, 2, KEY));
+    }
+    assert!(is_closed_after(&mut envoy, 3, KEY));
+}
+
+#[test]
+fn a_request_that_runs_again_is_not_broken_off() {
+    let accounts = ["acc_1", "acc_2"].map(|id| fixture::account(id, "codex"));
+    let mut envoy = Envoy::with_accounts(&accounts);
+    envoy.configure(r#"{"kept_connections":8,"kept_connections_per_key":1}"#);
+    assert!(!is_closed_after(&mut envoy, 1, KEY));
+    envoy.is_http2 = true;
+    let mut call = envoy.call_on(2, &head("/v1/responses"));
+    call.sends(BODY, true);
+    call.platform(500, &[], b"");
+    call.is_at("acc_2");
+    call.platform(200, &[], b"{}");
+    assert!(is_closed(&call));
+    call.gets(200, b"{}");
+    let mut call = envoy.call_on(2, &head("/v1/responses"));
+    call.sends(BODY, true);
+    assert!(call.has_attempt());
+}

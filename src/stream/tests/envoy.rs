@@ -48,6 +48,8 @@ pub(super) struct Envoy {
     vm: Rc<Turns<FakeHost>>,
     contexts: u32,
     revision: u64,
+    /// Callers speak HTTP/2.
+    pub(super) is_http2: bool,
 }
 
 /// A request of a caller.
@@ -77,6 +79,7 @@ pub(super) struct Call {
     answer: Option<FakeReply>,
     contexts: u32,
     connection: u64,
+    is_http2: bool,
 }
 
 impl Envoy {
@@ -109,6 +112,7 @@ impl Envoy {
             vm,
             contexts: 100,
             revision: 0,
+            is_http2: false,
         }
     }
 
@@ -283,6 +287,7 @@ impl Envoy {
             answer: None,
             contexts: self.contexts,
             connection,
+            is_http2: self.is_http2,
         };
         call.at_the_gate();
         call
@@ -344,6 +349,7 @@ impl Call {
             request_body,
             properties: Rc::clone(&self.properties),
             connection: Some(self.connection),
+            may_break_off: self.is_http2,
             log: Rc::clone(&self.host.log),
             ..State::default()
         });

@@ -1,5 +1,7 @@
 //! One HTTP/2 connection: many requests on one worker of Envoy, and trailers.
 
+use std::time::Duration;
+
 use axum::body::Bytes;
 use h2::{
     SendStream,
@@ -31,6 +33,18 @@ impl Http2 {
     /// Returns true once the other side takes no more requests on it.
     pub async fn is_over(&self) -> bool {
         self.send.clone().ready().await.is_err()
+    }
+
+    /// Begins to post, and breaks that off before there is an answer. Returns false once the connection takes no more.
+    pub async fn break_off(&self, path: &str, headers: &[(&str, &str)]) -> bool {
+        if self.is_over().await {
+            return false;
+        }
+        let (_, mut stream) = self.open(path, headers).await;
+        // What has not left would never leave.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.send_reset(h2::Reason::CANCEL);
+        true
     }
 
     /// Sends the head of a POST.
