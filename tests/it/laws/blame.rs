@@ -249,6 +249,11 @@ fn a_dead_account_that_one_key_alone_meets_is_dead_for_good() {
         refresher.becomes("gone", "dead", SYNC_LIMIT).await;
         assert_eq!(probes(&stack, "gone").await, 1);
         assert_eq!(refresher.log_lines("the platform was asked", "gone"), 1);
+        // The operator finds who said so, and in which request.
+        for field in ["\"key\":\"", "\"request\":\""] {
+            let told = refresher.log_lines("one client key was told", field);
+            assert_eq!(told, 1, "{field}");
+        }
         assert_eq!(
             probes(&stack, "good").await,
             0,
