@@ -1,8 +1,8 @@
 //! The connections that callers keep open between their requests.
 //!
 //! Envoy takes so many connections and no more, and has no bound of them by who is known behind them: one key could
-//! hold them all, with a cheap request a minute on each. So those that one key keeps are counted, when an answer comes
-//! for it, and what is beyond its share is closed with that answer. Its caller connects anew: nothing else is lost.
+//! hold them all, with a cheap request a minute on each. So those that one key keeps are counted, when a request
+//! of it and when its answer comes, and what is beyond its share is closed with that answer. Its caller connects anew: nothing else is lost.
 //!
 //! Only an answer closes a connection. With HTTP/2 a caller can break each request off before its answer and use the
 //! connection on: a key that does so on connections beyond its share is answered there at once, with a refusal, until it
@@ -15,7 +15,7 @@
 use super::{Budget, KeyName, blocks::Blocks, ledger};
 use crate::{deadline::Deadline, host::SharedData, known::Known};
 
-/// The time for which a connection counts as kept after an answer began, in milliseconds: `idle_timeout` of
+/// The time for which a connection counts as kept after a request or its answer began, in milliseconds: `idle_timeout` of
 /// `envoy/envoy.yaml`, and the moments that the closing takes.
 const KEPT_MS: u64 = 65_000;
 
