@@ -292,6 +292,8 @@ mod long {
             (_, _) if case.repeats => None,
             // It repeats a 429 and a 5xx five times, whatever is said of it.
             ("opencode", "day" | "empty") => None,
+            // It repeats a 5xx four times in a second, whatever is said of it.
+            ("codex", "empty") => None,
             _ => Some(AT_ONCE),
         };
         (sentence, most)
