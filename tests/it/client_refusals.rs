@@ -16,7 +16,7 @@ use crate::{
         kept::Home,
         process::FLUSH,
         records, run,
-        stack::{ANTHROPIC, CODEX, OPENAI, SYNC_LIMIT, client_key, closed_port},
+        stack::{ANTHROPIC, CODEX, OPENAI, SYNC_LIMIT, client_key, closed_port, with},
     },
 };
 
@@ -92,9 +92,11 @@ impl Refusing {
         write_no_clusters(&home.folder);
         let starting = home.envoy(0, str::to_owned).await;
         let little = |text: &str| {
-            let of_key = r#""held_mib": 768, "held_mib_per_key": 256"#;
-            assert!(text.contains(of_key), "the shipped figures");
-            text.replace(of_key, r#""held_mib": 2, "held_mib_per_key": 1"#)
+            let shipped = r#""held_mib": 768, "held_mib_per_key": 256"#;
+            with(
+                text,
+                &[(shipped, r#""held_mib": 2, "held_mib_per_key": 1"#)],
+            )
         };
         let small = Stack::edited(&format!("{name}-small"), little).await;
         Self {

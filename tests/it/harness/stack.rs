@@ -381,6 +381,16 @@ pub fn closed_port() -> u16 {
     free.local_addr().expect("bound").port()
 }
 
+/// The shipped configuration `text` with these parts of it changed, each of which has to be there.
+pub fn with(text: &str, changes: &[(&str, &str)]) -> String {
+    changes
+        .iter()
+        .fold(text.to_owned(), |text, (shipped, here)| {
+            assert!(text.contains(shipped), "the configuration has no {shipped}");
+            text.replace(shipped, here)
+        })
+}
+
 /// The client key of a pool.
 pub fn client_key(pool: &str) -> String {
     format!("lk_{pool}_0123456789abcdefghijklmnopqrst")

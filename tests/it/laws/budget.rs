@@ -19,7 +19,7 @@ use crate::harness::{
     raw, run,
     scripted::{Script, Scripted},
     source_root,
-    stack::{OPENAI, client_key},
+    stack::{OPENAI, client_key, with},
 };
 
 const CHAT: &str = "/v1/chat/completions";
@@ -46,26 +46,24 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// The shipped configuration with these numbers.
 async fn stack(name: &str) -> Stack {
     Stack::edited(name, |text| {
-        [
-            (
-                r#""held_mib": 768, "held_mib_per_key": 256"#,
-                r#""held_mib": 48, "held_mib_per_key": 16"#,
-            ),
-            (
-                "max_active_downstream_connections: 10000",
-                "max_active_downstream_connections: 60",
-            ),
-            (
-                "listener_filters_timeout: 10s",
-                "listener_filters_timeout: 2s",
-            ),
-            ("idle_timeout: 60s", "idle_timeout: 2s"),
-        ]
-        .iter()
-        .fold(text.to_owned(), |text, (shipped, here)| {
-            assert!(text.contains(shipped), "the configuration has no {shipped}");
-            text.replace(shipped, here)
-        })
+        with(
+            text,
+            &[
+                (
+                    r#""held_mib": 768, "held_mib_per_key": 256"#,
+                    r#""held_mib": 48, "held_mib_per_key": 16"#,
+                ),
+                (
+                    "max_active_downstream_connections: 10000",
+                    "max_active_downstream_connections: 60",
+                ),
+                (
+                    "listener_filters_timeout: 10s",
+                    "listener_filters_timeout: 2s",
+                ),
+                ("idle_timeout: 60s", "idle_timeout: 2s"),
+            ],
+        )
     })
     .await
 }
@@ -211,9 +209,12 @@ fn a_body_in_small_pieces_counts_as_what_it_takes() {
 fn open_uploads_are_bounded_and_a_length_is_refused_at_once() {
     run(async {
         let stack = Stack::edited("budget-open", |text| {
-            text.replace(
-                r#""held_mib": 768, "held_mib_per_key": 256"#,
-                r#""held_mib": 48, "held_mib_per_key": 4"#,
+            with(
+                text,
+                &[(
+                    r#""held_mib": 768, "held_mib_per_key": 256"#,
+                    r#""held_mib": 48, "held_mib_per_key": 4"#,
+                )],
             )
         })
         .await;
@@ -343,21 +344,19 @@ fn connections_of_strangers_and_of_the_silent_are_closed() {
 /// The shipped configuration with few connections.
 async fn few_connections(name: &str) -> Stack {
     Stack::edited(name, |text| {
-        [
-            (
-                r#""kept_connections": 3500, "kept_connections_per_key": 700"#,
-                r#""kept_connections": 50, "kept_connections_per_key": 20"#,
-            ),
-            (
-                "max_active_downstream_connections: 10000",
-                "max_active_downstream_connections: 60",
-            ),
-        ]
-        .iter()
-        .fold(text.to_owned(), |text, (shipped, here)| {
-            assert!(text.contains(shipped), "the configuration has no {shipped}");
-            text.replace(shipped, here)
-        })
+        with(
+            text,
+            &[
+                (
+                    r#""kept_connections": 3500, "kept_connections_per_key": 700"#,
+                    r#""kept_connections": 50, "kept_connections_per_key": 20"#,
+                ),
+                (
+                    "max_active_downstream_connections: 10000",
+                    "max_active_downstream_connections: 60",
+                ),
+            ],
+        )
     })
     .await
 }
@@ -535,21 +534,19 @@ fn an_answer_that_nobody_reads_fills_no_heap() {
 fn a_heap_that_fills_loses_the_silent_and_the_largest_streams() {
     run(async {
         let stack = Stack::edited("budget-overload", |text| {
-            [
-                (
-                    "max_heap_size_bytes: 2147483648",
-                    "max_heap_size_bytes: 268435456",
-                ),
-                (
-                    r#""held_mib": 768, "held_mib_per_key": 256"#,
-                    r#""held_mib": 2048, "held_mib_per_key": 1024"#,
-                ),
-            ]
-            .iter()
-            .fold(text.to_owned(), |text, (shipped, here)| {
-                assert!(text.contains(shipped), "the configuration has no {shipped}");
-                text.replace(shipped, here)
-            })
+            with(
+                text,
+                &[
+                    (
+                        "max_heap_size_bytes: 2147483648",
+                        "max_heap_size_bytes: 268435456",
+                    ),
+                    (
+                        r#""held_mib": 768, "held_mib_per_key": 256"#,
+                        r#""held_mib": 2048, "held_mib_per_key": 1024"#,
+                    ),
+                ],
+            )
         })
         .await;
         let key = client_key("openai");
