@@ -1,8 +1,9 @@
 //! The connections that callers keep open between their requests.
 //!
 //! Envoy takes so many connections and no more, and has no bound of them by who is known behind them: one key could
-//! hold them all, with a cheap request a minute on each. So those that one key keeps are counted, when a request
-//! of it and when its answer comes, and what is beyond its share is closed with that answer. Its caller connects anew: nothing else is lost.
+//! hold them all, with a cheap request a minute on each. So those that one key keeps are counted, when a request of it
+//! and when its answer comes, and what is beyond its share is closed with that answer. Its caller connects anew: nothing
+//! else is lost.
 //!
 //! Only an answer closes a connection. With HTTP/2 a caller can break each request off before its answer and use the
 //! connection on: a key that does so on connections beyond its share is answered there at once, with a refusal, until it
@@ -43,9 +44,9 @@ struct Kept {
 
 impl Connections {
     /// Makes those of the VM of this number, which no other VM of this Envoy has.
-    pub fn new(vm: u64, most: Budget) -> Self {
+    pub fn new(vm: u64, budget: Budget) -> Self {
         Self {
-            blocks: Blocks::new(ledger::KEPT, vm, most),
+            blocks: Blocks::new(ledger::KEPT, vm, budget),
             kept: Known::default(),
             broken_off: Known::default(),
             search: Deadline::default(),
@@ -53,8 +54,8 @@ impl Connections {
     }
 
     /// Changes the bounds, for the answers that come.
-    pub fn set_most(&mut self, most: Budget) {
-        self.blocks.set_budget(most);
+    pub fn set_budget(&mut self, budget: Budget) {
+        self.blocks.set_budget(budget);
     }
 
     /// Keeps `connection` for `key`, which has a request on it now. Returns false where that key keeps as many as it may:
@@ -132,7 +133,7 @@ mod tests {
     use crate::{host::fake::FakeSharedData, id::Id};
 
     const NOW: u64 = 1_790_000_000_000;
-    const MOST: Budget = Budget {
+    const BUDGET: Budget = Budget {
         all: 200,
         of_key: 60,
     };
@@ -152,7 +153,7 @@ mod tests {
         fn new() -> Self {
             let mut shared = FakeSharedData::default();
             ledger::KEPT.prepare(&mut shared);
-            let vms = [1, 2].map(|vm| Connections::new(vm, MOST));
+            let vms = [1, 2].map(|vm| Connections::new(vm, BUDGET));
             Self {
                 shared,
                 vms,
@@ -245,7 +246,7 @@ mod tests {
         let mut envoy = Envoy::new();
         assert_eq!(envoy.kept(0..40, "a"), 40);
         envoy.wait(2);
-        envoy.vms[0] = Connections::new(3, MOST);
+        envoy.vms[0] = Connections::new(3, BUDGET);
         assert_eq!(envoy.kept((100..200).step_by(2), "a"), 20);
         envoy.wait(26);
         assert_eq!(envoy.kept((200..300).step_by(2), "a"), 20);

@@ -229,7 +229,7 @@ impl<H: Host> Worker<H> {
         };
         if self.sync.is_some() {
             self.book.set_budget(budget);
-            self.connections.set_most(connections);
+            self.connections.set_budget(connections);
             return;
         }
         let holder = Holder::register(&mut self.host);
