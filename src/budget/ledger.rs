@@ -16,8 +16,11 @@ const STEP: u64 = 8;
 /// The divisor of the budget: there is plenty while less than that part of it is taken.
 const PLENTY: u64 = 4;
 
-/// The most entries, of 28 bytes each: so many keys with requests under way. One more is refused.
+/// The most entries: so many keys with requests under way. One more is refused.
 const MAX_ENTRIES: usize = 65_536;
+
+/// The length of an entry, in bytes: three numbers of eight and one of four.
+const ENTRY_BYTES: usize = 28;
 
 /// The bytes that requests hold.
 pub(super) const HELD: Ledger = Ledger {
@@ -51,6 +54,19 @@ struct Entry {
     vm: u64,
     until: u64,
     blocks: u32,
+}
+
+/// The blocks that are taken, as far as a key needs to know before it takes more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Found {
+    /// Those of all keys.
+    taken: u64,
+    /// Those of the key.
+    own: u64,
+    /// The number of its entry in this VM, lapsed or not.
+    at: Option<usize>,
+    /// The blocks that this entry stands for.
+    has: u32,
 }
 
 /// The blocks that were taken for a key.
@@ -95,30 +111,24 @@ impl Ledger {
             blocks: 0,
             is_plenty: false,
         });
+        // Requests come here and not only ticks, so the other entries are looked at where they are: with thousands of keys
+        // it would take longer to read and to write them all.
         let changed = shared.update(self.key, |bytes| {
-            let mut entries = decode(bytes, now);
-            taken = self.may_take(&entries, key, blocks, budget);
+            let found = Found::of(bytes, vm, key, now);
+            taken = self.may_take(&found, blocks, budget);
             let taken = taken.ok()?;
-            let own = entries
-                .iter()
-                .position(|one| one.vm == vm && one.key == key);
-            let has_place = own.is_some() || entries.len() < MAX_ENTRIES;
             let more = u32::try_from(taken.blocks).unwrap_or(u32::MAX);
-            let until = now.saturating_add(LEASE_MS);
-            match own.and_then(|at| entries.get_mut(at)) {
-                Some(own) => {
-                    own.blocks = own.blocks.saturating_add(more);
-                    own.until = until;
-                }
-                None if has_place => entries.push(Entry {
-                    key,
-                    vm,
-                    until,
-                    blocks: more,
-                }),
-                None => return None,
-            }
-            Some(encode(&entries))
+            let entry = Entry {
+                key,
+                vm,
+                until: now.saturating_add(LEASE_MS),
+                blocks: found.has.saturating_add(more),
+            };
+            with(bytes, found.at, entry).or_else(|| {
+                // What has lapsed is in the way.
+                let entries: Vec<Entry> = decode(bytes, now).collect();
+                with(&encode(&entries), None, entry)
+            })
         });
         match (changed, taken) {
             (Changed::Done, taken) => taken,
@@ -138,8 +148,7 @@ impl Ledger {
         now: u64,
     ) -> bool {
         let changed = shared.update(self.key, |bytes| {
-            let mut entries = decode(bytes, now);
-            entries.retain(|one| one.vm != vm);
+            let mut entries: Vec<Entry> = decode(bytes, now).filter(|one| one.vm != vm).collect();
             let until = now.saturating_add(LEASE_MS);
             entries.extend(held.iter().map(|(key, blocks)| Entry {
                 key: *key,
@@ -153,21 +162,11 @@ impl Ledger {
         changed == Changed::Done
     }
 
-    /// Says if `key` may take `wanted` blocks, or a step.
-    fn may_take(
-        self,
-        entries: &[Entry],
-        key: KeyName,
-        wanted: u64,
-        budget: &Budget,
-    ) -> Result<Taken, NoRoom> {
+    /// Says if a key of which so many were `found` may take `wanted` blocks, or a step.
+    fn may_take(self, found: &Found, wanted: u64, budget: &Budget) -> Result<Taken, NoRoom> {
         let blocks = |bytes: u64| bytes.checked_div(self.block).unwrap_or_default();
         let (all, of_key) = (blocks(budget.all), blocks(budget.of_key));
-        let sum = |entries: &mut dyn Iterator<Item = &Entry>| -> u64 {
-            entries.fold(0, |sum, one| sum.saturating_add(one.blocks.into()))
-        };
-        let taken = sum(&mut entries.iter());
-        let own = sum(&mut entries.iter().filter(|one| one.key == key));
+        let Found { taken, own, .. } = *found;
         let fits = |more: u64| {
             let own = own.saturating_add(more);
             if own > of_key {
@@ -190,51 +189,165 @@ impl Ledger {
     }
 }
 
-/// Reads the entries whose lease has not lapsed at `now`. What is no entry ends the reading: the
-/// filter alone writes here.
-fn decode(bytes: &[u8], now: u64) -> Vec<Entry> {
-    // A lease that ends later than one can was written before the clock was set back.
-    let latest = now.saturating_add(LEASE_MS);
-    let mut rest = bytes;
-    let mut entries = Vec::new();
-    while let Some(((key, vm, until, blocks), after)) = split(rest) {
-        rest = after;
-        if until > now {
-            entries.push(Entry {
-                key: KeyName(key),
-                vm,
-                until: until.min(latest),
-                blocks,
-            });
+// === impl Found ===
+
+impl Found {
+    /// Finds what the entries in `bytes` say at `now` of all keys, and of `key` and its part in `vm`.
+    fn of(bytes: &[u8], vm: u64, key: KeyName, now: u64) -> Self {
+        let mut found = Self::default();
+        let (entries, _) = bytes.as_chunks();
+        for (at, entry) in entries.iter().enumerate() {
+            let entry = Entry::read(entry);
+            let blocks = if entry.until > now { entry.blocks } else { 0 };
+            found.taken = found.taken.saturating_add(blocks.into());
+            if entry.key == key {
+                found.own = found.own.saturating_add(blocks.into());
+                if entry.vm == vm {
+                    (found.at, found.has) = (Some(at), blocks);
+                }
+            }
         }
+        found
     }
-    entries
 }
 
-type Fields = (u64, u64, u64, u32);
+// === impl Entry ===
 
-fn split(bytes: &[u8]) -> Option<(Fields, &[u8])> {
-    let (key, rest) = bytes.split_first_chunk()?;
-    let (vm, rest) = rest.split_first_chunk()?;
-    let (until, rest) = rest.split_first_chunk()?;
-    let (blocks, rest) = rest.split_first_chunk()?;
-    let number = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-    let fields = (
-        number(key),
-        number(vm),
-        number(until),
-        u32::from_le_bytes(*blocks),
-    );
-    Some((fields, rest))
+impl Entry {
+    fn read(bytes: &[u8; ENTRY_BYTES]) -> Self {
+        let mut rest = bytes.as_slice();
+        let mut number = || {
+            let (number, after) = rest.split_first_chunk().unwrap_or((&[0; 8], &[]));
+            rest = after;
+            u64::from_le_bytes(*number)
+        };
+        let (key, vm, until) = (number(), number(), number());
+        let blocks = rest.first_chunk().copied().unwrap_or_default();
+        Self {
+            key: KeyName(key),
+            vm,
+            until,
+            blocks: u32::from_le_bytes(blocks),
+        }
+    }
+
+    fn write(self, bytes: &mut [u8; ENTRY_BYTES]) {
+        let mut rest = bytes.as_mut_slice();
+        for number in [self.key.0, self.vm, self.until] {
+            let Some((place, after)) = rest.split_first_chunk_mut() else {
+                return;
+            };
+            *place = number.to_le_bytes();
+            rest = after;
+        }
+        if let Some(place) = rest.first_chunk_mut() {
+            *place = self.blocks.to_le_bytes();
+        }
+    }
+}
+
+/// Puts `entry` in the place of the one `at` that number, or behind all where there is none. Returns none where there is no
+/// room behind them.
+fn with(bytes: &[u8], at: Option<usize>, entry: Entry) -> Option<Vec<u8>> {
+    let mut bytes = bytes.to_vec();
+    let at = match at {
+        Some(at) => at,
+        None => {
+            let count = bytes.as_chunks::<ENTRY_BYTES>().0.len();
+            if count >= MAX_ENTRIES {
+                return None;
+            }
+            bytes.extend_from_slice(&[0; ENTRY_BYTES]);
+            count
+        }
+    };
+    let (entries, _) = bytes.as_chunks_mut();
+    entry.write(entries.get_mut(at)?);
+    Some(bytes)
+}
+
+/// Reads the entries whose lease has not lapsed at `now`.
+fn decode(bytes: &[u8], now: u64) -> impl Iterator<Item = Entry> {
+    // A lease that ends later than one can was written before the clock was set back.
+    let latest = now.saturating_add(LEASE_MS);
+    let (entries, _) = bytes.as_chunks();
+    let entries = entries.iter().map(Entry::read);
+    let entries = entries.filter(move |one| one.until > now);
+    entries.map(move |one| Entry {
+        until: one.until.min(latest),
+        ..one
+    })
 }
 
 fn encode(entries: &[Entry]) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(entries.len().saturating_mul(ENTRY_BYTES));
     for one in entries.iter().filter(|one| one.blocks > 0) {
-        for number in [one.key.0, one.vm, one.until] {
-            bytes.extend_from_slice(&number.to_le_bytes());
-        }
-        bytes.extend_from_slice(&one.blocks.to_le_bytes());
+        let mut entry = [0; ENTRY_BYTES];
+        one.write(&mut entry);
+        bytes.extend_from_slice(&entry);
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::fake::FakeSharedData;
+
+    const NOW: u64 = 1_790_000_000_000;
+    const BUDGET: Budget = Budget {
+        all: 1_000_000,
+        of_key: 100,
+    };
+
+    fn entry(key: u64, until: u64) -> Entry {
+        Entry {
+            key: KeyName(key),
+            vm: 1,
+            until,
+            blocks: 2,
+        }
+    }
+
+    #[test]
+    fn entries_survive_their_bytes() {
+        let entries = [entry(7, NOW + 1), entry(u64::MAX, NOW + LEASE_MS)];
+        let bytes = encode(&entries);
+        assert_eq!(bytes.len(), 2 * ENTRY_BYTES);
+        assert_eq!(decode(&bytes, NOW).collect::<Vec<_>>(), entries);
+        // What is no whole entry is none.
+        let cut = bytes.get(..ENTRY_BYTES * 2 - 1).unwrap();
+        assert_eq!(decode(cut, NOW).collect::<Vec<_>>(), [entry(7, NOW + 1)]);
+    }
+
+    #[test]
+    fn a_full_ledger_takes_another_key_where_entries_have_lapsed() {
+        let mut shared = FakeSharedData::default();
+        let mut take = |entries: &[Entry]| {
+            shared.write(KEPT.key, &encode(entries));
+            let taken = KEPT.take(&mut shared, 2, KeyName(0), 1, &BUDGET, NOW);
+            (
+                taken.map(|taken| taken.blocks),
+                shared.read(KEPT.key).unwrap().0.len(),
+            )
+        };
+        let full = (1..).take(MAX_ENTRIES);
+        let mut entries: Vec<Entry> = full.map(|key| entry(key, NOW + 1)).collect();
+        let whole = MAX_ENTRIES * ENTRY_BYTES;
+        assert_eq!(take(&entries), (Err(NoRoom::Others), whole));
+        entries[9].until = NOW;
+        assert_eq!(take(&entries), (Ok(STEP), whole));
+    }
+
+    #[test]
+    fn what_has_lapsed_counts_for_nobody() {
+        let mut shared = FakeSharedData::default();
+        shared.write(KEPT.key, &encode(&[entry(1, NOW), entry(2, NOW + 1)]));
+        let taken = KEPT.take(&mut shared, 1, KeyName(1), 1, &BUDGET, NOW);
+        assert_eq!(taken.map(|taken| taken.blocks), Ok(STEP));
+        let bytes = shared.read(KEPT.key).unwrap().0;
+        let found = |key| Found::of(&bytes, 1, KeyName(key), NOW);
+        assert_eq!((found(1).own, found(1).taken), (STEP, STEP + 2));
+        assert_eq!(found(2).own, 2);
+    }
 }
