@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// The addresses at which accounts of a platform may be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Network {
-    /// Those of the internet.
+    /// Addresses of the internet.
     #[default]
     Public,
-    /// Those of this machine and of private networks as well: models are hosted there.
+    /// Addresses of this machine and of private networks as well: models are hosted there.
     Own,
 }
 

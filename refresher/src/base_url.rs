@@ -30,7 +30,7 @@ pub struct BaseUrl {
 /// The target of connections, and how they are kept from being read (RFC 6454 §4).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Origin {
-    /// It speaks TLS: `https`.
+    /// True if the host speaks TLS: `https`.
     pub tls: bool,
     /// The name or address to connect to.
     pub host: Host,
@@ -55,10 +55,10 @@ pub struct InvalidUrl(String);
 /// The reason why no account is reached at a URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotOfAccount {
-    /// It is no base URL.
+    /// Text that is no base URL.
     #[error(transparent)]
     Url(#[from] InvalidUrl),
-    /// It leads where its platform's accounts are not.
+    /// A URL that leads where its platform's accounts are not.
     #[error(transparent)]
     Elsewhere(#[from] Refused),
 }

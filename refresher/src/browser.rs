@@ -91,7 +91,7 @@ pub enum Error {
     /// There is no folder for its profile.
     #[error("cannot make a folder for the browser's profile: {0}")]
     Folder(#[from] crate::files::Error),
-    /// It cannot be run.
+    /// A browser that cannot be run.
     #[error("{}: cannot run it: {}", program.display(), in_words(source))]
     Spawn {
         /// The browser.
@@ -107,7 +107,7 @@ pub enum Error {
         /// The last line that it wrote.
         said: String,
     },
-    /// It keeps its profile where nobody would remove it.
+    /// A browser that keeps its profile where nobody would remove it.
     #[error(
         "{}: it does not keep its profile in the folder that it is given, as one of a snap does; install another, or name \
          it with `browser` in config.toml", program.display()
@@ -116,13 +116,13 @@ pub enum Error {
         /// The browser.
         program: PathBuf,
     },
-    /// It has gone.
+    /// A browser that has gone.
     #[error("the browser was closed")]
     Closed,
-    /// It did not answer in time.
+    /// A browser that did not answer in time.
     #[error("the browser does not answer")]
     Silent,
-    /// It does not do what it was asked.
+    /// A browser that does not do what it was asked.
     #[error("the browser does not know {0}")]
     Refused(&'static str),
 }

@@ -34,7 +34,7 @@ impl ClusterKey {
         }
     }
 
-    /// That of the account alone, if it has a proxy of its own.
+    /// The key of the account's own cluster, if it has a proxy of its own.
     #[must_use]
     pub fn alone(self, account: Option<AccountId>) -> ClusterKey {
         ClusterKey { account, ..self }

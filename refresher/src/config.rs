@@ -202,10 +202,10 @@ impl Envoy {
 /// The reason why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be read, or is not the owner's alone to write.
+    /// A file that cannot be read, or that others than its owner may write.
     #[error(transparent)]
     File(#[from] files::Error),
-    /// It is not TOML, or a key is unknown or does not fit.
+    /// A file that is not TOML, or has a key that is unknown or does not fit.
     #[error("{}:{place}", path.display())]
     Syntax {
         /// The file.

@@ -47,8 +47,8 @@ impl Zone {
         })
     }
 
-    /// That of some limits: the name of its zone, none for UTC, and the time at which days begin, none for midnight. A name
-    /// that was known when it was set and no more is taken for UTC.
+    /// Returns the zone of some limits: the name of its zone, none for UTC, and the time at which days begin, none for
+    /// midnight. A name that was known when it was set and no more is taken for UTC.
     pub fn of(named: Option<&str>, starts: Option<TimeOfDay>) -> Zone {
         let named = named.unwrap_or("UTC");
         let zone = Zone::parse(named).map_or_else(

@@ -20,7 +20,7 @@ const MAX_URL_BYTES: usize = 1024;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proxy {
     url: Zeroizing<String>,
-    /// It is spoken to over TLS: `https`.
+    /// True if the proxy is spoken to over TLS: `https`.
     pub tls: bool,
     /// The name or address to connect to.
     pub host: Host,

@@ -27,7 +27,7 @@ pub enum Failure {
     Refused,
     /// There is no connection to it, or no answer.
     Unreached,
-    /// It is in trouble, or something before it answers.
+    /// The platform is in trouble, or something before it answers.
     Troubled,
 }
 

@@ -119,7 +119,7 @@ pub enum Fault {
         account: String,
         /// Its platform.
         platform: String,
-        /// It is a client of the account's own, which buys tokens.
+        /// True for a client of the account's own, which buys tokens.
         is_client: bool,
     },
     /// An account has a key, and was never logged in.
@@ -145,7 +145,7 @@ pub enum Fault {
         account: String,
         /// Its platform.
         platform: String,
-        /// It has an API key, which can be replaced.
+        /// True if the account has an API key, which can be replaced.
         has_key: bool,
     },
     /// A platform takes logins and no API keys.
@@ -168,7 +168,7 @@ pub enum Fault {
         platform: String,
         /// The kind of the failure; none where it was held back.
         how: Option<Failure>,
-        /// It is a client of the account's own, which buys tokens.
+        /// True for a client of the account's own, which buys tokens.
         is_client: bool,
         /// The time of that, in Unix milliseconds.
         at: i64,
@@ -287,7 +287,7 @@ pub enum Fault {
     PortsTaken,
     /// A login came to nothing, and may be tried again.
     LoginFailed,
-    /// That way to log in is turned off at the platform.
+    /// The way to log in that was asked for is turned off at the platform.
     WayClosed,
     /// A platform has no logins; its accounts are API keys.
     KeysAlone {

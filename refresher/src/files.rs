@@ -55,7 +55,7 @@ pub enum Error {
         /// The permission bits found.
         mode: u32,
     },
-    /// It is not there, and others could make it.
+    /// A file that is not there, and that others could make it.
     #[error("{path}: it is not there, and other users could put one there", path = path.display())]
     Unclaimed {
         /// The file, or the directory that it would be in.

@@ -46,9 +46,9 @@ pub enum Setting {
 /// The words of an operator about an account's limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnLimits {
-    /// Those that the operator set.
+    /// The limits that the operator set.
     pub set: LimitSettings,
-    /// Those that the operator took off, whatever the profile says.
+    /// The limits that the operator took off, whatever the profile says.
     pub lifted: BTreeSet<Setting>,
 }
 
@@ -57,7 +57,7 @@ pub struct OwnLimits {
 pub struct Effective {
     /// The limits.
     pub settings: LimitSettings,
-    /// Those of them that the profile says.
+    /// The limits among them that the profile says.
     pub of_profile: BTreeSet<Setting>,
 }
 

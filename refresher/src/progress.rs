@@ -72,7 +72,7 @@ pub struct Progress(Arc<Mutex<HashMap<String, Envoy>>>);
 #[derive(Debug)]
 struct Envoy {
     said: Said,
-    /// It holds what its poll asked to go on from.
+    /// True if the VM holds what its poll asked to go on from.
     is_of_epoch: bool,
     polls: u32,
     /// The time when its last poll came, or was answered.
@@ -86,12 +86,12 @@ struct Envoy {
 /// The last word of the log on an Envoy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Told {
-    /// It is where it should be.
+    /// A VM that is where it should be.
     #[default]
     Current,
-    /// It stays behind.
+    /// A VM that stays behind.
     Behind,
-    /// It is gone.
+    /// A VM that is gone.
     Gone,
 }
 

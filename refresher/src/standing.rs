@@ -24,9 +24,9 @@ pub enum Standing {
     NeedsLogin,
     /// The platform says that it is of no use.
     Dead,
-    /// It is past the end that the operator set.
+    /// Past the end that the operator set.
     Ended,
-    /// It cools down as a whole.
+    /// Cooling down as a whole.
     CoolingDown,
     /// Its platform's notice is not acknowledged.
     PlatformOff,

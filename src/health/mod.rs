@@ -400,7 +400,7 @@ impl Board {
 
     /// Takes what the refresher knows of an account at `now`: later knowledge wins, what was
     /// learned before the last reset is forgotten, so are deaths from before the account was found
-    /// alive, and what the refresher had and has no more is over. Whether the board changed.
+    /// alive, and what the refresher had and has no more is over. Returns true if the board changed.
     pub fn take(&mut self, health: &Health, now: u64) -> bool {
         let id = &health.id;
         let is_old = |at: u64| health.reset_at > 0 && (at <= health.reset_at || at > now);

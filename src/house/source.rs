@@ -54,9 +54,11 @@ fn texts(source: &Path) -> BTreeMap<String, String> {
     files
 }
 
-/// Words that begin a question or a condition. A doc comment begins with a verb or a noun.
-const ASKS: [&str; 11] = [
+/// Words that begin a question or a condition, or that stand for a subject which is not named. A doc comment begins
+/// with a verb or a noun.
+const ASKS: [&str; 15] = [
     "Whether", "What", "How", "Who", "Whose", "Which", "Why", "When", "Where", "If", "Whatever",
+    "It", "They", "That", "Those",
 ];
 
 /// Finds the doc comments that begin with such a word: the file and the first line of each.

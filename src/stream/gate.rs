@@ -51,7 +51,8 @@ pub struct GateStream {
     key: Option<KeyName>,
     /// The connection on which that came.
     connection: Option<u64>,
-    /// It has no answer yet, its connection is one more than its key may keep, and its caller can break it off.
+    /// True if the request has no answer yet, its connection is one more than its key may keep, and its caller can
+    /// break it off.
     is_beyond: bool,
 }
 

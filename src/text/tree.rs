@@ -62,16 +62,16 @@ pub enum Kind {
 /// The reason for which a text is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
-    /// It is no JSON; the byte at which that shows.
+    /// Text that is no JSON; the byte at which that shows.
     NoJson {
         /// Counted from 1.
         line: usize,
         /// Counted from 1, in bytes.
         column: usize,
     },
-    /// It has more than [`MAX_VALUES`] values or [`MAX_BYTES`].
+    /// A text of more than [`MAX_VALUES`] values or [`MAX_BYTES`].
     TooLarge,
-    /// It is deeper than [`MAX_DEPTH`].
+    /// A text that is deeper than [`MAX_DEPTH`].
     TooDeep,
 }
 

@@ -53,7 +53,7 @@ pub struct Config {
     pub held_mib_per_key: u64,
     /// The connections that all callers may keep open between their requests.
     pub kept_connections: u64,
-    /// Those that the callers with one client key may keep.
+    /// The connections that the callers with one client key may keep.
     pub kept_connections_per_key: u64,
 }
 

@@ -27,7 +27,7 @@ pub enum State {
         /// Until when, if the operator set an end.
         until: Option<UnixMillis>,
     },
-    /// It is past its end.
+    /// A key that is past its end.
     Expired {
         /// Since when.
         since: UnixMillis,

@@ -15,7 +15,7 @@ use crate::limits::{Effective, Setting};
 /// The limits of an account or a client key, and what is used of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Limits {
-    /// Those that hold; those that are not set are left out.
+    /// The limits that hold; what is not set is left out.
     #[serde(flatten)]
     pub limits: limit::Limits,
     /// The zone in which its day begins; none for UTC.
@@ -23,7 +23,7 @@ pub struct Limits {
     /// The time of day at which it begins there; none for midnight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub day_starts: Option<TimeOfDay>,
-    /// Those of all these that an account has from its platform's profile, as its operator said nothing of them.
+    /// The limits that an account has from its platform's profile, as its operator said nothing of them.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub of_profile: BTreeSet<Setting>,
     /// The use of them now.

@@ -16,9 +16,9 @@ const LOOK: Duration = Duration::from_millis(200);
 /// The fate of a login that the platform does not revoke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unrevoked {
-    /// It is kept, out of use.
+    /// The login is kept, out of use.
     Refused,
-    /// It is forgotten here.
+    /// The login is forgotten here.
     Forgotten,
     /// The platform is not even asked: another program goes on with it.
     Wanted,
@@ -27,9 +27,9 @@ pub enum Unrevoked {
 /// The end of an account's login.
 #[derive(Debug, PartialEq, Eq)]
 pub enum LoggedOut {
-    /// It was forgotten here, and goes on at the platform.
+    /// The login was forgotten here, and goes on at the platform.
     HandedOver,
-    /// It has ended, or was forgotten here although the platform did not end it.
+    /// The login has ended, or was forgotten here although the platform did not end it.
     Now(Revoked),
     /// There was none: the account was logged out before.
     Before,

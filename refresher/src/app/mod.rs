@@ -75,7 +75,7 @@ pub struct App {
 /// The time at which a state was begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begun {
-    /// It was there.
+    /// The state was there.
     Before,
     /// Just now.
     Now,

@@ -48,7 +48,7 @@ impl Setting {
         })
     }
 
-    /// That of an open application.
+    /// Returns the setting of an open application.
     pub fn of(app: &App) -> Setting {
         let acknowledged = app.catalog.all_usable();
         Setting {

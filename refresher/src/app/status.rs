@@ -48,7 +48,8 @@ pub struct AccountView {
     pub reason: Option<String>,
     /// The URL to open in a browser, if it needs a login and `serve` waits for one.
     pub login_url: Option<String>,
-    /// It needs a login, or a person should see to its refreshes, and it is a client of its own: it needs other secrets.
+    /// True if the account needs other secrets: it is a client of its own, and needs a login or a person to see to its
+    /// refreshes.
     #[serde(skip)]
     pub needs_secrets: bool,
     /// The port on this machine that the browser comes back to then.
@@ -62,7 +63,7 @@ pub struct AccountView {
     pub expires_at: Option<i64>,
     /// The end for good, of the account or of its login, where one is known: no refresh moves it.
     pub ends_at: Option<i64>,
-    /// That end is near.
+    /// True if that end is near.
     #[serde(skip)]
     pub ends_soon: bool,
     /// The time of the next refresh.
@@ -96,7 +97,7 @@ pub struct FailingView {
     /// The kind, the reason and the beginning of the failures.
     #[serde(flatten)]
     pub failing: Failing,
-    /// It has gone on for so long, or so near the credential's end, that a person should look.
+    /// True if it has gone on for so long, or so near the credential's end, that a person should look.
     pub stuck: bool,
 }
 
@@ -315,7 +316,7 @@ async fn accounts_but(app: &App, left_out: &[LeftOut]) -> Result<Vec<AccountView
 pub struct Overview {
     /// A `serve` runs on this state.
     pub is_served: bool,
-    /// It answers on its socket.
+    /// True if the daemon answers on its socket.
     pub is_answered: bool,
     /// The revision of the snapshot.
     pub revision: u64,

@@ -197,7 +197,7 @@ Exit codes:
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Exit {
     Done,
-    /// It asked, and got no answer.
+    /// The command asked, and got no answer.
     NotDone,
     EnvoyIsBehind,
     NeedsSomebody,

@@ -55,9 +55,9 @@ const DAY_LENGTH: usize = 10;
 /// The reason why a text is no time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotATime {
-    /// It is written as a day, and no calendar has that.
+    /// Text that is written as a day which no calendar has.
     NoSuchDay,
-    /// It is something else.
+    /// Text that is something else.
     Else,
 }
 

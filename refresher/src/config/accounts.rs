@@ -42,16 +42,16 @@ pub struct Declared {
 /// The variables that hold the secrets of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Secrets {
-    /// That of an API key.
+    /// The variable of an API key.
     Key(String),
-    /// Those of a client's id and secret, which buy tokens.
+    /// The variables of a client's id and secret, which buy tokens.
     Client {
         /// The id's.
         id: String,
         /// The secret's.
         secret: String,
     },
-    /// That of a refresh token, and of the client that it was given to, if not the platform's own.
+    /// The variable of a refresh token, and of the client that it was given to, if not the platform's own.
     RefreshToken {
         /// The token's.
         token: String,

@@ -72,7 +72,7 @@ pub enum Error {
 
 /// The file name of the escape listener's socket, beside the refresher's own.
 pub const ESCAPE_SOCKET: &str = "envoy-escape.sock";
-/// That of Envoy's admin interface in the shipped configurations.
+/// The socket of Envoy's admin interface in the shipped configurations.
 pub const ADMIN_SOCKET: &str = "envoy-admin.sock";
 
 /// The cluster of the escape, which no platform's is named like ([`crate::cluster::PREFIX`]).

@@ -13,20 +13,20 @@ use latchkey::limit::{DAY_MS, MINUTE_MS, Subject, Used};
 use crate::day::{Day, Zone};
 use crate::store::{self, DayCount, Store};
 
-/// The most Envoy processes that are told apart for one subject. When one more comes, the one that was not heard of for
-/// longest is added to those of before.
+/// The most Envoy processes that are told apart for one subject. When one more comes, the one that was silent for longest
+/// is added to [`EARLIER`].
 const MAX_INSTANCES: usize = 64;
 /// The time for which the streams of a silent Envoy count. Envoys report every second.
 const STREAMS_MS: u64 = 30_000;
 /// The time for which a day is kept after its start: into the second day after it in every zone.
 const KEEP_MS: u64 = 4 * DAY_MS;
-/// The instance that the forgotten ones are added up in.
+/// The instance that has the sums of the processes that are told apart no more.
 const EARLIER: &str = "";
 
 /// The reason why counts were not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// They are not what an Envoy sends.
+    /// Counts that no Envoy sends.
     #[error("expected counts of at most {MAX_LINES} subjects from an instance of 32 hex digits")]
     Malformed,
     /// The store failed.
@@ -64,7 +64,7 @@ struct Instance {
 }
 
 impl Sums {
-    /// Those over this store, which begin with the days that it keeps.
+    /// Makes the sums over this store, which begin with the days that it keeps.
     pub fn new(store: Store) -> Sums {
         Sums {
             store,
@@ -73,7 +73,7 @@ impl Sums {
         }
     }
 
-    /// Takes what an Envoy counted; what the others counted of the same.
+    /// Adds an Envoy's counts. Returns the sums of all other Envoys for the same limits.
     ///
     /// # Errors
     /// If it is malformed or the store fails. The Envoy sends it again then.

@@ -186,7 +186,7 @@ impl Reports {
 /// A reason to pass a report over. The others of its batch are taken, and it is not sent again: it would be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum Refused {
-    /// It is of a kind that a newer filter knows.
+    /// A report of a kind that a newer filter knows.
     #[error("expected a kind of report that is known here")]
     Kind,
     /// Text of it could be shown to people, and is too long, not visible or out of bounds.

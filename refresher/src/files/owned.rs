@@ -31,7 +31,7 @@ const OTHERS_WRITE: u32 = 0o002;
 /// Files here are renamed and removed by their owners alone.
 const STICKY: u32 = 0o1000;
 
-/// Those who may read a file.
+/// The people who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
     /// Its owner alone. It is no link.
@@ -212,7 +212,7 @@ struct Way {
     /// The next step in that directory, which is no link.
     name: OsString,
     at: PathBuf,
-    /// That step is the last one; else nothing is there.
+    /// True if that step is the last one; else nothing is there.
     is_whole: bool,
 }
 

@@ -155,7 +155,7 @@ impl Binding<'_> {
         data
     }
 
-    /// That of [`FIRST_FORMAT`].
+    /// The associated data of [`FIRST_FORMAT`].
     fn first_associated_data(&self, key: &Key) -> Vec<u8> {
         [
             &[FIRST_FORMAT],

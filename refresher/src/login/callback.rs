@@ -61,7 +61,7 @@ pub struct Listener {
 pub enum Ending {
     /// The login is complete.
     Success,
-    /// It is not, and why.
+    /// The login is not complete, and why.
     Failure(String),
 }
 
@@ -201,7 +201,7 @@ impl Open {
 /// The reason why a redirect was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAdmitted {
-    /// It is no answer to a login that waits here.
+    /// An answer that belongs to no login that waits here.
     #[error(transparent)]
     Refused(#[from] Refused),
     /// Nobody would be left to complete it.

@@ -87,7 +87,7 @@ pub enum Error {
     /// The account cannot be set up.
     #[error(transparent)]
     Setup(#[from] setup::Error),
-    /// It is somebody else's.
+    /// A login that is somebody else's.
     #[error(
         "expected a login of {expected}, found one of {found} at {platform}; nothing was changed, and the account has a new URL to log in"
     )]

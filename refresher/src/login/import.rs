@@ -52,7 +52,7 @@ pub enum Imported {
 /// The reason why nothing was taken from the file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It is neither JSON nor a table of keys.
+    /// A file that is neither JSON nor a table of keys.
     #[error(
         "line {line}, column {column}: expected JSON, or CSV with the columns name, platform and key in its first line; \
          found a syntax error or the end of the file; was it copied whole?"

@@ -75,7 +75,7 @@ struct Board {
     finishing: HashMap<AccountId, String>,
     /// Until when a platform's port is somebody else's.
     yielded: HashMap<String, Instant>,
-    /// The generations of accounts of which it was said that there is no URL, and whether that may pass by itself.
+    /// Accounts that were already said to have no URL, by generation; true if the reason may pass by itself.
     told: HashMap<(AccountId, u64), bool>,
 }
 
@@ -383,7 +383,7 @@ impl Board {
         Ok(())
     }
 
-    /// Notes why an account has no URL. Whether that is to be said: it was not yet.
+    /// Notes why an account has no URL. Returns true if that was not said yet.
     fn tell(&mut self, account: &Account, why: &NoUrl) -> bool {
         let of = (account.id.clone(), account.generation);
         self.told.insert(of, why.may_pass()).is_none()

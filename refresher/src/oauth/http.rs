@@ -254,7 +254,7 @@ pub struct ApiAnswer {
     pub headers: Vec<(String, Vec<u8>)>,
     /// The beginning of the body.
     pub body: Zeroizing<Vec<u8>>,
-    /// That is all of it.
+    /// True if that is all of the body.
     pub is_whole: bool,
 }
 

@@ -18,11 +18,11 @@ const WORTHLESS: &str = "invalid_token";
 /// The end of a login at the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revoked {
-    /// It is worth nothing there any more.
+    /// The login is worth nothing there any more.
     Done,
     /// The profile has no `revoke_url`.
     NotOffered,
-    /// It may still be valid there, and why.
+    /// The login may still be valid there, and why.
     Failed(String),
 }
 

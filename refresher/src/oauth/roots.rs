@@ -207,7 +207,7 @@ impl Certificates {
         Ok(())
     }
 
-    /// Those that can be used, and their number.
+    /// Returns the certificates that can be used, and their number.
     fn into_roots(mut self) -> (usize, RootCertStore) {
         // Directories of certificates have most of them under several names.
         self.certificates

@@ -76,7 +76,7 @@ pub enum NotAKey {
         /// The thing that was found.
         found: String,
     },
-    /// It begins as no key of the platform does.
+    /// Text that begins as no key of the platform does.
     #[error("expected an API key of {name}, which begins with {prefixes}; found something else")]
     Form {
         /// The name of the platform.

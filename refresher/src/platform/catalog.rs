@@ -37,9 +37,9 @@ pub struct Written {
 /// A file that was found to fit.
 #[derive(Debug)]
 pub enum Checked {
-    /// It makes or changes this platform.
+    /// A file that makes or changes this platform.
     Platform(Box<Profile>),
-    /// It is there to be extended.
+    /// A file that is there to be extended.
     Base,
 }
 

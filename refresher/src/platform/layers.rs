@@ -46,7 +46,7 @@ pub(super) struct Layers(BTreeMap<String, Vec<Layer>>);
 pub(super) struct Merged<'a> {
     /// Their content, without `abstract` and `extends`.
     pub table: Table,
-    /// It is there to be extended, and is no platform.
+    /// True if the profile is there to be extended, and is no platform.
     pub is_abstract: bool,
     /// The files, the one that counts most first.
     layers: Vec<&'a Layer>,

@@ -106,7 +106,7 @@ pub struct Upstream {
     pub proxy: Option<Proxy>,
 }
 
-/// That time where a profile says none: servers and load balancers close such a connection after a minute or later,
+/// The idle time where a profile says none: servers and load balancers close such a connection after a minute or later,
 /// and a request that comes at that moment is lost.
 const IDLE_SECONDS: u16 = 50;
 

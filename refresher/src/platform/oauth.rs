@@ -83,7 +83,7 @@ pub struct OAuth {
     pub client_id: String,
     /// The environment variables that hold the client to which people log in, where it is the operator's own.
     pub client_env: Option<ClientEnv>,
-    /// That client, once it was read.
+    /// The operator's own client, once it was read.
     pub own_client: Option<OwnClient>,
     /// The scopes of a login.
     pub scopes: Vec<String>,
@@ -114,9 +114,9 @@ pub struct OAuth {
 /// The environment variables that hold a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientEnv {
-    /// That of its id.
+    /// The variable of its id.
     pub id: String,
-    /// That of its secret.
+    /// The variable of its secret.
     pub secret: String,
     /// The way to make one, as a clause without a full stop.
     pub help: Option<String>,

@@ -23,16 +23,16 @@ use crate::platform::probe::Probe;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "found", rename_all = "snake_case")]
 pub enum Finding {
-    /// It took the credential.
+    /// The platform took the credential.
     Alive,
-    /// It is of no use until somebody sees to it.
+    /// The account is of no use until somebody sees to it.
     Dead {
         /// The reason.
         reason: Reason,
     },
     /// The credential was refused. Another one may be taken.
     Refused,
-    /// It may not be used for a while.
+    /// The account may not be used for a while.
     Limited {
         /// The end, in Unix milliseconds.
         until: u64,
@@ -41,7 +41,7 @@ pub enum Finding {
         /// The reason.
         reason: Reason,
     },
-    /// That could not be learned.
+    /// The state of the account could not be learned.
     Unknown {
         /// The reason.
         why: String,

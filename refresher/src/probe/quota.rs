@@ -37,7 +37,7 @@ pub struct Figure {
 pub struct Calls {
     /// The time when the last one left.
     pub asked_at: Option<UnixMillis>,
-    /// Those in a row that told nothing.
+    /// The calls in a row that told nothing.
     pub failures: u32,
     /// The time when an answer to a request last reported windows, or a call did.
     pub heard_at: UnixMillis,

@@ -47,9 +47,9 @@ pub enum Next {
     Dead(Reason),
     /// The account is alive: no death that was met before counts.
     Alive,
-    /// It is asked again then.
+    /// The platform is asked again then.
     Again(UnixMillis),
-    /// It is asked no more, until somebody is told again that it is dead.
+    /// The platform is asked no more, until somebody is told again that the account is dead.
     Rest,
 }
 

@@ -83,7 +83,7 @@ impl fmt::Debug for Claim {
 /// The answer to a claim.
 #[derive(Debug)]
 pub enum Claimed {
-    /// It is ours.
+    /// The claim is ours.
     Ours(Box<Claim>),
     /// Another process, or an earlier life of this one, holds it.
     Busy,

@@ -23,7 +23,7 @@ pub enum AccessToken {
     Serves,
     /// A request was refused with it. It may have been that request's fault.
     Doubted,
-    /// It has ended, or its platform refused it when we asked.
+    /// The token has ended, or its platform refused it when we asked.
     OfNoUse,
 }
 

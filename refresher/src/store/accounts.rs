@@ -26,7 +26,7 @@ pub(super) mod settings;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// It may serve requests.
+    /// The account may serve requests.
     Active,
     /// The operator switched it off. Its login is kept fresh all the same.
     Disabled,

@@ -191,7 +191,7 @@ pub enum Error {
         account: String,
         /// Its platform.
         platform: String,
-        /// It is a client of the account's own, which buys tokens.
+        /// True for a client of the account's own, which buys tokens.
         is_client: bool,
     },
 }

@@ -24,7 +24,7 @@ sql::statements! {
     PRUNE_ENDED = "DELETE FROM homes WHERE until <= $1 AND until <= \
                    coalesce((SELECT until FROM homes ORDER BY until LIMIT 1 OFFSET $2), $1)";
     COUNT = "SELECT client_key, count(*) FROM homes GROUP BY client_key";
-    /// Those of a key that the platform forgets first.
+    /// Deletes the homes of a key that the platform forgets first.
     PRUNE_KEY = "DELETE FROM homes WHERE client_key = $1 AND thing IN \
                  (SELECT thing FROM homes WHERE client_key = $1 ORDER BY until LIMIT $2)";
 }

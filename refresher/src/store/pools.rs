@@ -65,7 +65,7 @@ sql::statements! {
             tier = coalesce($4, pool_members.tier)";
     LEAVE = "DELETE FROM pool_members WHERE pool = $1 AND account = $2";
     COUNT_MEMBERS = "SELECT count(*) FROM pool_members WHERE pool = $1";
-    /// Those left are revoked keys'.
+    /// Deletes what is left, which is revoked keys'.
     DELETE_CHOICES = "DELETE FROM client_key_pools WHERE pool = $1";
     DELETE = "DELETE FROM pools WHERE id = $1";
 }

@@ -53,7 +53,7 @@ pub struct Probing {
 /// An answer to who would ask.
 #[derive(Debug)]
 pub enum MayAsk {
-    /// They may.
+    /// The caller may ask.
     Yes(Box<Probing>),
     /// Somebody else asks, or there were as many calls in the last minute as there may be.
     NotNow,

@@ -115,10 +115,10 @@ pub struct Sums {
     /// The number of requests.
     #[sqlx(try_from = "i64")]
     pub requests: u64,
-    /// Those whose answer was an error, was cut off or failed in its middle.
+    /// The requests whose answer was an error, was cut off or failed in its middle.
     #[sqlx(try_from = "i64")]
     pub failed: u64,
-    /// Those whose caller went away before their end.
+    /// The requests whose caller went away before their end.
     #[sqlx(try_from = "i64")]
     pub caller_left: u64,
     /// Tokens of their prompts.

@@ -88,7 +88,7 @@ impl SealedRow {
 /// The keys that are of no more use after a rotation, where the operator keeps them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Retired {
-    /// Those in `LATCHKEY_RETIRED_KEYS`.
+    /// The keys in `LATCHKEY_RETIRED_KEYS`.
     Variables,
     /// All but the first at this place.
     Given(String),

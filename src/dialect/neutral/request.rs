@@ -171,7 +171,7 @@ pub struct ToolResult<'a> {
     pub id: Text<'a>,
     /// Texts and media.
     pub blocks: Vec<Block<'a>>,
-    /// It is one text, and that an object of JSON; told only where the platform takes such results.
+    /// True if the result is one text, and that an object of JSON; told only where the platform takes such results.
     pub is_object: bool,
     /// The tool failed.
     pub is_error: bool,

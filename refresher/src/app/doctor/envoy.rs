@@ -43,11 +43,11 @@ pub struct Admin {
 /// The file of clusters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ClustersRead {
-    /// It is there and can be read.
+    /// True if the file is there and can be read.
     pub is_there: bool,
     /// The clusters that accounts use and that it lacks.
     pub missing: Vec<String>,
-    /// Those that it has otherwise than the configuration asks for.
+    /// The clusters that it has otherwise than the configuration asks for.
     pub stale: Vec<String>,
     /// Its clusters.
     pub names: BTreeSet<String>,

@@ -31,7 +31,7 @@ pub enum SocketState {
     Missing,
     /// Something else is there.
     Other,
-    /// It is there, with this mode.
+    /// The file is there, with this mode.
     There {
         /// The permission bits.
         mode: u32,
@@ -118,7 +118,7 @@ pub fn socket(path: &Path) -> SocketState {
 /// A filter's file that was not compared.
 #[derive(Debug)]
 pub enum Unread {
-    /// It is not there, or cannot be read.
+    /// The file is not there, or cannot be read.
     Gone(String),
     /// Others could change it.
     Refused(Error),

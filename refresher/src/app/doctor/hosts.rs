@@ -25,7 +25,7 @@ pub struct Host {
     pub name: String,
     /// An account that is reached there.
     pub account: String,
-    /// It is told by an address, or as this machine: no name service leads there.
+    /// True if the host is told by an address, or as this machine: no name service leads there.
     pub is_address: bool,
     /// By how many milliseconds our clock goes before its; none where it says no time.
     pub ahead_ms: Result<Option<i64>, String>,

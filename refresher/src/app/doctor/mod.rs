@@ -89,13 +89,13 @@ pub struct Facts {
 /// The running `serve`, as seen from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Daemon {
-    /// It holds its lock.
+    /// True if the daemon holds its lock.
     pub runs: bool,
-    /// It ran before.
+    /// True if the daemon ran before.
     pub ran: bool,
     /// Its socket.
     pub socket: SocketState,
-    /// It answers there.
+    /// True if the daemon answers there.
     pub answers: bool,
 }
 

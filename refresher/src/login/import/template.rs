@@ -85,7 +85,7 @@ pub struct Exported {
 /// The reason why accounts make no file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// They come from files of several forms.
+    /// Accounts that come from files of several forms.
     #[error("expected accounts whose files have one form, found several; export them one by one")]
     Forms,
     /// A file of that form holds one account.
@@ -242,7 +242,7 @@ impl Template {
     }
 }
 
-/// It may hold other secrets than credentials.
+/// A template may hold other secrets than credentials.
 impl fmt::Debug for Template {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = formatter.debug_struct("Template");

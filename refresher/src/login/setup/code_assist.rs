@@ -102,7 +102,7 @@ impl From<Error> for super::Error {
 /// The next step towards a project.
 #[derive(Debug, PartialEq)]
 enum Next {
-    /// It is this one.
+    /// The account has this project.
     Project(String),
     /// The account gets a tier by this request.
     Onboard(Value),
