@@ -4,7 +4,7 @@ mod source;
 
 use std::{collections::BTreeMap, path::Path};
 
-use source::{circles, docs_that_ask, folders, uses, uses_in};
+use source::{circles, docs_that_ask, folders, too_long, uses, uses_in};
 
 fn files() -> BTreeMap<String, String> {
     let files = source::files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
@@ -34,7 +34,16 @@ fn modules_go_in_no_circle() {
 #[test]
 fn doc_comments_begin_with_a_verb_or_a_noun() {
     let found = docs_that_ask(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
-    assert!(found.is_empty(), "they begin with a question: {found:#?}");
+    assert!(
+        found.is_empty(),
+        "they begin with a question, or name no subject: {found:#?}"
+    );
+}
+
+#[test]
+fn no_file_is_too_long_without_its_tests() {
+    let found = too_long(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
+    assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]

@@ -82,6 +82,19 @@ pub fn docs_that_ask(source: &Path) -> Vec<String> {
     found
 }
 
+/// The most lines that a file has without its tests.
+const MAX_LINES: usize = 600;
+
+/// Finds the files that are longer: their paths and lines.
+pub fn too_long(source: &Path) -> Vec<String> {
+    let lines = texts(source)
+        .into_iter()
+        .map(|(path, text)| (path, text.lines().count()));
+    let long = lines.filter(|(_, lines)| *lines > MAX_LINES);
+    long.map(|(path, lines)| format!("{path}: {lines}"))
+        .collect()
+}
+
 /// The line up to its comment. Slashes in a string, as in an address, begin none.
 fn without_comment(line: &str) -> &str {
     let mut starts = line.match_indices("//").map(|(at, _)| at);

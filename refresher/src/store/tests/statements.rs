@@ -24,6 +24,7 @@ fn statements() -> Vec<(String, &'static str)> {
         ("envoys", store::envoys::STATEMENTS),
         ("quotas", store::quotas::STATEMENTS),
         ("health", store::health::STATEMENTS),
+        ("health::reports", store::health::reports::STATEMENTS),
         ("homes", store::homes::STATEMENTS),
         ("ledger", store::ledger::STATEMENTS),
         ("limits", store::limits::STATEMENTS),
