@@ -99,8 +99,8 @@ pub enum Error {
         /// The operating system's error.
         source: io::Error,
     },
-    /// It ended, or said nothing, before it had opened a window.
-    #[error("{}: it opened no window{}; it needs a display, and Chromium none of root's rights", program.display(), last_words(said))]
+    /// A browser that ended, or said nothing, before it opened a window.
+    #[error("{}: it opened no window{}; it needs a display, and Chromium does not run as root", program.display(), last_words(said))]
     NotStarted {
         /// The browser.
         program: PathBuf,
@@ -109,7 +109,8 @@ pub enum Error {
     },
     /// A browser that keeps its profile where nobody would remove it.
     #[error(
-        "{}: it does not keep its profile in the folder that it is given, as one of a snap does; install another, or name \
+        "{}: it does not keep its profile in the folder that it is given, and one from a snap never does; install \
+         another, or name \
          it with `browser` in config.toml", program.display()
     )]
     OwnProfile {

@@ -1,5 +1,6 @@
 //! The laws of the house: what its files may name. They are read as text, tests apart.
 
+mod golden;
 #[path = "../../src/house/source.rs"]
 mod source;
 

@@ -28,7 +28,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// Nothing has been kept there yet.
-    #[error("{}: there is no state of Latchkey's there", path.display())]
+    #[error("{}: Latchkey has kept nothing there yet", path.display())]
     Empty {
         /// The state directory, which need not exist.
         path: PathBuf,

@@ -95,8 +95,8 @@ pub fn own_base_url(profile: &Profile, text: Option<&str>) -> Result<Option<Base
             Err(Error::new(Fault::NeedsBaseUrl, sentence))
         }
         (Some(_), OwnBaseUrl::None) => refused(format!(
-            "expected no base URL for an account of {id}: the profile of {id} does not say account_base_url = true, so its \
-             accounts are all reached at {}",
+            "expected no base URL for an account of {id}: the profile of {id} does not say account_base_url = true, \
+             so all its accounts are reached at {}",
             profile.upstream.url.as_str()
         )),
         (Some(text), OwnBaseUrl::Optional | OwnBaseUrl::Required) => {
@@ -111,7 +111,7 @@ pub fn own_base_url(profile: &Profile, text: Option<&str>) -> Result<Option<Base
             match ends.max_by_key(String::len) {
                 None => Ok(Some(url)),
                 Some(end) => refused(unfit(&format_args!(
-                    "expected what goes before the paths of the platform, found the URL of one of them; leave out {end}"
+                    "expected the part of the URL before the platform's paths, found the URL of a path; leave out {end}"
                 ))),
             }
         }

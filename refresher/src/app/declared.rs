@@ -234,7 +234,7 @@ async fn way_out(
             account,
             variable = name,
             problem,
-            "an account of config.toml has no proxy to leave by: it goes on with the one that it had, or nothing of it leaves"
+            "an account of config.toml has no proxy: it keeps the one that it had, or else none of its requests leaves"
         );
         before.clone().map_or_else(|| Proxy::parse(NOWHERE, None), Ok)
     });

@@ -69,7 +69,7 @@ fn trust(envoy: &config::Envoy) -> Part<'_> {
     Part {
         path: &envoy.trusted_ca,
         fault: Fault::NoTrustedCa,
-        missing: "the certificates that Envoy is to trust are not there, and without them it takes no cluster of a platform's",
+        missing: "the root certificates for Envoy are not there, and without them it refuses the platforms' clusters",
     }
 }
 

@@ -53,7 +53,7 @@ async fn exported(app: &App, name: &str) -> Result<template::Exported> {
     }
     if matches!(credential, Credential::Client(_)) {
         let sentence = format!(
-            "{name}: a client of an account's own is in no program's file; keep its id and secret elsewhere"
+            "{name}: no program's file holds an account's own OAuth client; keep its id and secret elsewhere"
         );
         return Err(Error::new(Fault::Invalid, sentence));
     }

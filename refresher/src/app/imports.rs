@@ -153,7 +153,7 @@ pub async fn plan(app: &App, files: &Files<'_>) -> Result<Plan> {
     }
     if files.name.is_some() && found.len() > 1 {
         let found = found.len();
-        let sentence = format!("expected one credential that gets the name, found {found}");
+        let sentence = format!("expected one credential for that name, found {found}");
         return Err(Error::new(Fault::OneName { found }, sentence));
     }
     let mut planner = Planner::new(app, files).await?;

@@ -54,8 +54,8 @@ pub(super) async fn way_out<'a>(
         let accounts = app.store.accounts().await?.into_iter();
         let mut peers = accounts.filter(|account| account.platform == profile.id);
         if peers.any(|account| proxies.contains_key(&account.id)) {
-            let sentence = "accounts of this platform leave by proxies of their own, and nobody knows yet which account \
-                            logs in";
+            let sentence = "accounts of this platform have proxies of their own, and it is not known yet which account logs \
+                            in";
             return Err(Error::new(Fault::NoWayOut, sentence));
         }
         return Ok(Cow::Borrowed(profile));

@@ -49,7 +49,7 @@ pub async fn log_out(
     let account = app.store.account(name).await?;
     if account.kind.is_key() {
         let sentence = format!(
-            "{}: expected an account that somebody logged in, found one of an API key",
+            "{}: expected an account that somebody logged in, found one with an API key",
             account.name
         );
         let account = account.name;
@@ -74,7 +74,7 @@ pub async fn log_out(
     match revoked.unwrap_or(Revoked::NotOffered) {
         Revoked::Failed(why) if unrevoked == Unrevoked::Refused => {
             let sentence = format!(
-                "{}: is out of use, but its login could not be revoked at the platform ({why})",
+                "{}: it is out of use, but its login could not be revoked at the platform ({why})",
                 account.name
             );
             let account = account.name;

@@ -56,7 +56,7 @@ pub enum Error {
     )]
     Exhausted,
     /// The key that is to seal is not at hand.
-    #[error("the key {0} seals by now, and it is not at hand")]
+    #[error("records are sealed with the key {0} by now, which is not at hand here")]
     NotAtHand(KeyId),
 }
 

@@ -103,7 +103,7 @@ pub enum Error {
     #[error("the account was removed or has another login by now; nothing was changed")]
     Overtaken,
     /// The name is another account's.
-    #[error("the account {name:?} is another one, at {platform}")]
+    #[error("{name:?} is the name of another account, at {platform}")]
     NameTaken {
         /// The name.
         name: String,

@@ -64,7 +64,9 @@ pub enum Error {
         column: usize,
     },
     /// A row of a table has another number of cells than its first line, or is no text.
-    #[error("line {line}: expected as many cells as in the first line, as text; found another row")]
+    #[error(
+        "line {line}: expected a row of text with as many cells as the first line, found another"
+    )]
     Row {
         /// Counts from 1.
         line: u64,
@@ -114,7 +116,7 @@ pub enum Error {
         expected_client: String,
     },
     /// The file holds no credential.
-    #[error("expected a credential at least, found none")]
+    #[error("expected at least one credential, found none")]
     Empty,
     /// The file holds more credentials than anybody has.
     #[error("expected at most {ENTRIES_LIMIT} credentials, found more")]

@@ -98,7 +98,9 @@ enum NoUrl {
     NoFlow,
     #[error(transparent)]
     Store(#[from] store::Error),
-    #[error("nothing tells its account at the platform from others, so only its name can")]
+    #[error(
+        "the platform gave no id for its account, so nobody could tell that the login is for this one"
+    )]
     Nameless,
     #[error(transparent)]
     Ports(#[from] callback::Error),

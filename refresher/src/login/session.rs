@@ -46,8 +46,8 @@ pub enum Error {
     TimedOut(Vec<String>),
     /// A value cannot go out.
     #[error(
-        "expected what the site keeps as {0} to be visible ASCII, of {MAX_VALUE_BYTES} bytes at most with the others; found \
-         something else. [login.session] of the platform's profile may point elsewhere"
+        "expected {0}, as the site keeps it, to be visible ASCII and, with the others, at most {MAX_VALUE_BYTES} \
+         bytes long; found something else; point [login.session] of the platform's profile elsewhere"
     )]
     Unfit(String),
 }

@@ -42,7 +42,7 @@ pub enum Error {
     /// Something before the token endpoint, or another server, answered.
     #[error(
         "expected the token endpoint's answer in JSON, found a page (HTTP {0}); check token_url in [oauth] of the \
-         platform's profile, and what stands between here and there"
+         platform's profile, and the proxies on the way to it"
     )]
     Page(u16),
     /// A token that is needed is not in the answer.
@@ -61,8 +61,8 @@ pub enum Error {
     MissingVar(String),
     /// A claim that the platform's paths need cannot stand in one.
     #[error(
-        "expected the claim {0} to be 1 to 256 visible ASCII characters without / \\ ? # and %, as it stands in the \
-         platform's paths, found another; [oauth.claims] of its profile may point elsewhere"
+        "expected the claim {0} to be 1 to 256 visible ASCII characters without / \\ ? # and %, as it goes into the \
+         platform's paths, found another value; point [oauth.claims] of its profile elsewhere"
     )]
     UnfitVar(String),
 }

@@ -36,10 +36,10 @@ pub enum NotAKey {
     #[error("expected an API key, found the name of a variable")]
     Variable,
     /// A part of it is left out, as consoles show keys.
-    #[error("expected a whole API key, found one of which a part is left out")]
+    #[error("expected a whole API key, found a shortened one")]
     Masked,
-    /// It has the place of a key in an example.
-    #[error("expected an API key, found what stands for one in an example")]
+    /// A placeholder, which an example has where a key goes.
+    #[error("expected an API key, found the placeholder of an example")]
     Placeholder,
     /// A key of the platform is longer.
     #[error(
@@ -309,22 +309,22 @@ mod tests {
             ("openai", "sk-proj 1", "white space inside"),
             ("openai", "sk-1\nsk-2", "white space inside"),
             ("openai", "$OPENAI_API_KEY", "name of a variable"),
-            ("openai", "sk-abc...xyz", "a part is left out"),
-            ("openai", "sk-proj-\u{2026}wxyz", "a part is left out"),
-            ("openai", "sk-****************wxyz", "a part is left out"),
+            ("openai", "sk-abc...xyz", "a shortened one"),
+            ("openai", "sk-proj-\u{2026}wxyz", "a shortened one"),
+            ("openai", "sk-****************wxyz", "a shortened one"),
             (
                 "openai",
                 "sk-proj-0123456789",
                 "at least 40 characters; found 18",
             ),
-            ("openai", "sk-YOUR_API_KEY", "in an example"),
-            ("openai", "<your-key>", "in an example"),
+            ("openai", "sk-YOUR_API_KEY", "of an example"),
+            ("openai", "<your-key>", "of an example"),
             (
                 "openai",
                 "sk-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
-                "in an example",
+                "of an example",
             ),
-            ("own", "abc...xyz", "a part is left out"),
+            ("own", "abc...xyz", "a shortened one"),
             ("openai", "lk_abc", "a client key of Latchkey's"),
             ("openai", "sk-ant-api03-x", "found one of Anthropic API"),
             ("openai", "sk-admin-x", "an admin key"),

@@ -229,7 +229,7 @@ impl Profile {
         if self.credentials.is_empty() {
             return Err(invalid(
                 "credentials",
-                "expected one kind of credential at least",
+                "expected at least one kind of credential",
             ));
         }
         if self.record.endpoints.is_empty() {

@@ -125,7 +125,7 @@ pub struct ClientEnv {
 /// The client to which people log in is not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "platform {platform} is logged in to with an OAuth client of your own: expected its id in the environment variable {} \
+    "platform {platform} needs an OAuth client of your own: expected its id in the environment variable {} \
      and its secret in {}, found nothing in {missing}", env.id, env.secret
 )]
 pub struct NoClient {

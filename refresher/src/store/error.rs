@@ -41,7 +41,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// Another program reads the new database while it is made, so that a part of it would stay behind in its log.
-    #[error("{}: something else reads it while it is made", path.display())]
+    #[error("{}: another program reads it while it is being made", path.display())]
     LogInUse {
         /// The database, where it is made.
         path: PathBuf,
@@ -56,7 +56,7 @@ pub enum Error {
     },
     /// An earlier release made the tables, and whoever only looks changes nothing.
     #[error(
-        "{}: an earlier release made it, and it cannot be read before it has this release's form",
+        "{}: an earlier release made it, and this release cannot read it before it has converted it",
         path.display()
     )]
     Older {
@@ -65,7 +65,7 @@ pub enum Error {
     },
     /// A `serve` of an earlier release runs on the tables, which this one would change. They were not changed.
     #[error(
-        "{}: the daemon of an earlier release is running on it, and this release gives it another form",
+        "{}: the daemon of an earlier release is running on it, and this release would convert it",
         path.display()
     )]
     OlderServes {
@@ -75,7 +75,7 @@ pub enum Error {
     /// A refresh that an earlier release began may be under way on the tables, which this one would change. They were not
     /// changed.
     #[error(
-        "{}: an earlier release may be refreshing a login on it until {}, and this release gives it another form; try \
+        "{}: an earlier release may be refreshing a login on it until {}, and this release would convert it; try \
          again after that",
         path.display(), until.in_utc()
     )]
@@ -109,7 +109,7 @@ pub enum Error {
         source: seal::Error,
     },
     /// A column holds what no release of ours wrote there.
-    #[error("the database's {column}: {found}; it was changed by something else")]
+    #[error("the database's {column}: {found}; another program changed it")]
     Corrupt {
         /// The column, with its table where that is known.
         column: String,
@@ -118,8 +118,8 @@ pub enum Error {
     },
     /// A platform, or the doors, in the database are not what was published there.
     #[error(
-        "the database has another platform, or other doors, than the daemon published: something else has written there, \
-         or an earlier release; the daemon's next start publishes them anew"
+        "the database has another platform, or other doors, than the daemon published: another program, or an earlier \
+         release, wrote to it; the daemon publishes them anew at its next start"
     )]
     NotPublished,
     /// No record has the name.
@@ -149,7 +149,7 @@ pub enum Error {
         unfit: Unfit,
     },
     /// A pool that keys in use need was to be removed.
-    #[error("pool {pool:?} is what these keys use: {}", keys.join(", "))]
+    #[error("these keys use pool {pool:?}: {}", keys.join(", "))]
     PoolInUse {
         /// The pool.
         pool: String,
@@ -175,8 +175,7 @@ pub enum Error {
     },
     /// The base URL in the database is not the one for which the account's credential was sealed.
     #[error(
-        "account {account:?}: the base URL that the database has for it is not the one that it was given; it was changed \
-         by something else"
+        "account {account:?}: its base URL in the database is not the one that it was given; another program changed it"
     )]
     ForeignBaseUrl {
         /// The account's name.
@@ -200,10 +199,10 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 pub enum NotRotated {
     /// The first of the environment's keys seals already, and nobody but the operator can make another there.
-    #[error("the keys come from the environment, and LATCHKEY_KEY seals already")]
+    #[error("the keys come from the environment, and LATCHKEY_KEY holds no new one")]
     FixedKeys,
     /// The first key at this place seals already, and nobody but the operator can make another there.
-    #[error("{0}: its first key seals already")]
+    #[error("{0}: its first key is in use already")]
     GivenKeys(String),
     /// The running `serve` has other variables.
     #[error("the running daemon does not have the key {0}")]

@@ -588,7 +588,7 @@ fn what_only_reads_or_changes_makes_nothing() {
     ] {
         let said = installation.fails(command);
         assert!(
-            said.contains("there is no state of Latchkey's there") && said.contains("--state-dir"),
+            said.contains("Latchkey has kept nothing there yet") && said.contains("--state-dir"),
             "{command:?}: {said}"
         );
         assert!(!installation.state().exists(), "{command:?}");
@@ -706,7 +706,7 @@ fn a_key_in_the_kernels_keyring_is_the_operators_to_put_there() {
     assert!(opened.status.success(), "{opened:?}");
     assert_eq!(rotated.status.code(), Some(1));
     assert!(
-        text(&rotated.stderr).contains("its first key seals already; make one with"),
+        text(&rotated.stderr).contains("its first key is in use already; make one with"),
         "{rotated:?}"
     );
     assert!(

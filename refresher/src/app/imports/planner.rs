@@ -191,7 +191,7 @@ impl<'a> Planner<'a> {
                     [one] => one,
                     [_, ..] => {
                         let sentence = format!(
-                            "expected one platform that takes such a login over, found {}",
+                            "expected one platform that takes over such a login, found {}",
                             ids.join(", ")
                         );
                         return Err(Error::new(Fault::NeedsPlatform, sentence));

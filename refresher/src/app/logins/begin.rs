@@ -175,7 +175,7 @@ async fn is_taken(app: &App, profile: &Profile, name: &str) -> Result<bool> {
         "a login"
     };
     let sentence = format!(
-        "the account {name:?} is another one: {what} at {}",
+        "{name:?} is the name of another account: {what} at {}",
         account.platform
     );
     let (kind, name) = (Kind::Account, name.to_owned());

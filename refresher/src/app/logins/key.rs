@@ -60,7 +60,7 @@ pub(super) async fn add(
     terms: &Terms,
 ) -> Result<KeyAccount> {
     let id_token = login.id_token.as_ref().ok_or_else(|| {
-        let sentence = "the platform gave no id token, so there is no API key to be had";
+        let sentence = "the platform gave no id token, so it makes no API key";
         Error::new(Fault::Failed, sentence)
     })?;
     let http = HttpClient::for_platform(offer.profile)?;

@@ -232,7 +232,8 @@ const BROKEN: &[(&str, Break)] = &[
     (
         "a database of an earlier release, and so no state",
         |facts| {
-            let sentence = "/state/latchkey.db: an earlier release made it, and it cannot be read before it has this release's form";
+            let sentence = "/state/latchkey.db: an earlier release made it, and this release cannot read \
+                            it before it has converted it";
             let error = app::Error::new(Fault::OlderDatabase, sentence);
             facts.faults.push(error);
             facts.state = None;

@@ -289,7 +289,7 @@ fn files_of_other_programs_that_hold_no_such_login_say_so() {
     let accounts = |accounts: &[Value]| json!({ "accounts": accounts });
     let ours = account("openai", "oauth");
     for (file, said) in [
-        (accounts(&[]), "expected a credential at least"),
+        (accounts(&[]), "expected at least one credential"),
         (
             accounts(&[account("gemini", "oauth"), account("openai", "apikey")]),
             "accounts[1].credentials.key: expected a string of visible ASCII, found nothing",

@@ -62,7 +62,7 @@ pub enum Error {
     },
     /// The answer is something else.
     #[error(
-        "expected the answer of {0} as JSON, with what it is to tell; found another; nothing was saved"
+        "expected JSON with the documented fields as the answer of {0}, found another; nothing was saved"
     )]
     Malformed(&'static str),
     /// The account may have none of the platform's tiers.
@@ -80,7 +80,7 @@ pub enum Error {
     },
     /// The account works in a project of its own, and nobody said which.
     #[error(
-        "expected the Google Cloud project in which this account works, as the platform does not say one; \
+        "expected the Google Cloud project in which this account works, as the platform names none; \
          nothing was saved"
     )]
     NoProject,
@@ -393,10 +393,10 @@ mod tests {
         assert_eq!(says(&told, Some("mine")), "project mine");
         let untold = json!({"currentTier": tier});
         assert_eq!(says(&untold, Some("mine")), "project mine");
-        assert!(says(&untold, None).contains("does not say one"));
+        assert!(says(&untold, None).contains("names none"));
         for odd in ["a\r\nb: c".to_owned(), "p".repeat(2_000)] {
             let odd = json!({"currentTier": tier, "cloudaicompanionProject": odd});
-            assert!(says(&odd, None).contains("does not say one"));
+            assert!(says(&odd, None).contains("names none"));
         }
         // The platform refuses another project there.
         let free = json!({"currentTier": {"id": "free-tier"}, "cloudaicompanionProject": "proj-1"});
@@ -428,8 +428,8 @@ mod tests {
             expected
         );
         assert_eq!(body(json!({}), Some("mine"))["tierId"], "legacy-tier");
-        assert!(says(&json!({"allowedTiers": [standard]}), None).contains("does not say one"));
-        assert!(says(&json!({}), None).contains("does not say one"));
+        assert!(says(&json!({"allowedTiers": [standard]}), None).contains("names none"));
+        assert!(says(&json!({}), None).contains("names none"));
     }
 
     #[test]
