@@ -1,7 +1,10 @@
 //! Faults as data: a code for machines, and the facts that a cure needs.
 //!
-//! An error's sentence says what happened and is the same for everybody who reads it. What to do about it differs by the
-//! door that the reader came through, so it is no part of an error: [`advice`](crate::advice) words it from a [`Fault`].
+//! An error's sentence says what happened and is the same for everybody who reads it. A cure that holds for every door may
+//! stand in it. One that differs by the door that the reader came through is no part of an error:
+//! [`advice`](crate::advice) words it from a [`Fault`].
+
+use std::fmt;
 
 use serde::Serialize;
 
@@ -17,6 +20,27 @@ pub enum Kind {
     ClientKey,
     /// A pool of accounts.
     Pool,
+}
+
+impl Kind {
+    /// The word for one, with its article.
+    pub fn with_article(self) -> &'static str {
+        match self {
+            Kind::Account => "an account",
+            Kind::ClientKey => "a client key",
+            Kind::Pool => "a pool",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Kind::Account => "account",
+            Kind::ClientKey => "client key",
+            Kind::Pool => "pool",
+        })
+    }
 }
 
 /// The place of the sealing keys.

@@ -8,7 +8,7 @@ use crate::fault::{Fault, KeyPlace, Kind};
 use crate::keys::seal;
 use crate::os_error::in_words;
 use crate::platform::catalog;
-use crate::store::{Named, NotRotated, Unfit};
+use crate::store::{NotRotated, Unfit};
 use crate::{browser, config, envoy, files, keys, login, oauth, state, store, tasks};
 
 /// The reason why an operation came to nothing. Never holds a secret.
@@ -205,14 +205,6 @@ impl Faulty for NotRotated {
     }
 }
 
-fn kind(record: Named) -> Kind {
-    match record {
-        Named::Account => Kind::Account,
-        Named::ClientKey => Kind::ClientKey,
-        Named::Pool => Kind::Pool,
-    }
-}
-
 impl Faulty for store::Error {
     fn fault(&self) -> Fault {
         match self {
@@ -233,11 +225,11 @@ impl Faulty for store::Error {
             | store::Error::NotPublished
             | store::Error::RefreshUnderWay { .. } => Fault::Failed,
             store::Error::Unknown { record, name } => Fault::Unknown {
-                kind: kind(*record),
+                kind: *record,
                 name: name.clone(),
             },
             store::Error::NameTaken { record, name } => Fault::NameTaken {
-                kind: kind(*record),
+                kind: *record,
                 name: name.clone(),
             },
             store::Error::Unfit {

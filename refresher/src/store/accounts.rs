@@ -6,7 +6,6 @@ use latchkey::snapshot::{ModelMaps, Models};
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::FromRow;
 
-use super::error::Named;
 use super::limits::OwnLimitRow;
 use super::sql::{self, JsonText, limit_columns, own_limit_columns};
 use super::sqlite::{self, Connection};
@@ -14,6 +13,7 @@ use super::{Change, Error, LOGGED_OUT, Result, Store, corrupt};
 use crate::clock::UnixMillis;
 use crate::credential::{Credential, CredentialKind};
 use crate::failing::Failing;
+use crate::fault;
 use crate::id::AccountId;
 use crate::keys::seal::Binding;
 use crate::limits::OwnLimits;
@@ -402,7 +402,7 @@ impl Change<'_> {
 }
 
 pub(super) fn unknown(name: &str) -> Error {
-    Error::unknown(Named::Account, name)
+    Error::unknown(fault::Kind::Account, name)
 }
 
 pub(super) async fn find(connection: &mut Connection, name: &str) -> Result<Option<Account>> {

@@ -4,9 +4,10 @@ use super::accounts::Account;
 use super::accounts::saving::{NewAccount, Saved};
 use super::limits::Terms;
 use super::sql;
-use super::{Change, Error, Named, Result, Store, pools};
+use super::{Change, Error, Result, Store, pools};
 use crate::clock::UnixMillis;
 use crate::egress::Proxy;
+use crate::fault;
 use crate::id::AccountId;
 use crate::keys::seal::Binding;
 
@@ -84,7 +85,7 @@ impl Store {
             .bind(account.id.as_str())
             .fetch_optional(&self.pool)
             .await?;
-        let sealed = sealed.ok_or_else(|| Error::unknown(Named::Account, &account.name))?;
+        let sealed = sealed.ok_or_else(|| Error::unknown(fault::Kind::Account, &account.name))?;
         let Some(sealed) = sealed else {
             return Ok(None);
         };

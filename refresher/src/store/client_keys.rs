@@ -8,12 +8,13 @@ use latchkey::snapshot::{KeyHash, Models};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::accounts::saving::check_name;
-use super::error::{MAX_CHOICES, Named, Unfit};
+use super::error::{MAX_CHOICES, Unfit};
 use super::limits::{LimitRow, Terms};
 use super::rules::{DemandChange, RuleChange, Rules, rule_columns};
 use super::sql::{self, JsonText, json_text, limit_columns};
 use super::{Change, Error, Result, Store, corrupt, pools, sqlite};
 use crate::clock::UnixMillis;
+use crate::fault;
 use crate::id::{CLIENT_KEY_PREFIX, ClientKeyId, random_base32};
 use crate::limits::LimitSettings;
 
@@ -127,7 +128,7 @@ impl Store {
         rights: &KeyChange,
         now: UnixMillis,
     ) -> Result<NewClientKey> {
-        check_name(Named::ClientKey, name)?;
+        check_name(fault::Kind::ClientKey, name)?;
         let mut change = self.change().await?;
         pools::known(change.sql(), pool).await?;
         let id = ClientKeyId::random();
@@ -146,7 +147,7 @@ impl Store {
             .bind(revision)
             .execute(change.sql())
             .await
-            .map_err(Error::of_insert(Named::ClientKey, name))?;
+            .map_err(Error::of_insert(fault::Kind::ClientKey, name))?;
         change.set_client_key(id.as_str(), rights).await?;
         change.commit().await?;
         Ok(NewClientKey { id, key })
@@ -236,7 +237,7 @@ impl Change<'_> {
             .await?;
         if choices > MAX_CHOICES {
             return Err(Error::Unfit {
-                record: Named::ClientKey,
+                record: fault::Kind::ClientKey,
                 name: id.to_owned(),
                 unfit: Unfit::Choices,
             });
@@ -271,7 +272,7 @@ impl Change<'_> {
 }
 
 fn unknown(name: &str) -> Error {
-    Error::unknown(Named::ClientKey, name)
+    Error::unknown(fault::Kind::ClientKey, name)
 }
 
 fn client_key_id(text: &str) -> Result<ClientKeyId> {

@@ -1,16 +1,17 @@
 //! Errors of the store: a kind and its facts. `advice` words the cures, for each door in its own way.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use latchkey::header::MAX_VALUE_BYTES;
 use latchkey::snapshot::fit;
 use latchkey::snapshot::pool::MAX_MEMBERS;
 
+use super::sqlite;
 use crate::clock::UnixMillis;
+use crate::fault::Kind;
 use crate::keys;
 use crate::keys::seal::{self, KeyId};
-use crate::{files, os_error, state};
+use crate::{files, state};
 
 /// The longest name of an account or a client key, in characters, so that a terminal shows a table of them.
 pub(super) const MAX_NAME: usize = 64;
@@ -98,7 +99,7 @@ pub enum Error {
     #[error(transparent)]
     Rotation(#[from] NotRotated),
     /// The database failed.
-    #[error("the database failed: {}", in_words(.0))]
+    #[error("the database failed: {}", sqlite::in_words(.0))]
     Database(sqlx::Error),
     /// A record could not be sealed or opened.
     #[error("{record}: {source}")]
@@ -126,7 +127,7 @@ pub enum Error {
     #[error("there is no {record} {name:?}")]
     Unknown {
         /// The kind of record.
-        record: Named,
+        record: Kind,
         /// The name or id asked for.
         name: String,
     },
@@ -134,7 +135,7 @@ pub enum Error {
     #[error("there is already {} {name:?}", record.with_article())]
     NameTaken {
         /// The kind of record.
-        record: Named,
+        record: Kind,
         /// The name.
         name: String,
     },
@@ -142,7 +143,7 @@ pub enum Error {
     #[error("{record} {name:?}: {unfit}")]
     Unfit {
         /// The kind of record.
-        record: Named,
+        record: Kind,
         /// Its name.
         name: String,
         /// The part that does not fit.
@@ -212,98 +213,11 @@ pub enum NotRotated {
     Unreadable(u64),
 }
 
-/// A failure of the database for people. SQLite's own words and numbers go to the log.
-fn in_words(error: &sqlx::Error) -> String {
-    let sqlx::Error::Database(failure) = error else {
-        return match error {
-            sqlx::Error::PoolTimedOut => "too much waits for it".to_owned(),
-            sqlx::Error::Io(error) => os_error::in_words(error),
-            sqlx::Error::PoolClosed => "it was closed meanwhile".to_owned(),
-            sqlx::Error::WorkerCrashed => {
-                "what reads it has ended; start this program anew".to_owned()
-            }
-            sqlx::Error::RowNotFound
-            | sqlx::Error::ColumnNotFound(_)
-            | sqlx::Error::ColumnIndexOutOfBounds { .. }
-            | sqlx::Error::TypeNotFound { .. }
-            | sqlx::Error::Decode(_)
-            | sqlx::Error::Migrate(_) => FOREIGN.to_owned(),
-            error => {
-                tracing::warn!(%error, "the database failed");
-                UNKNOWN.to_owned()
-            }
-        };
-    };
-    tracing::debug!(%error, "the database failed");
-    // The low byte is the kind of failure (sqlite.org/rescode.html).
-    let code = failure.code().and_then(|code| code.parse::<u32>().ok());
-    let words = match code.map(|code| code & 0xff) {
-        // No statement of ours fails so on tables of ours.
-        Some(1 | 17 | 19 | 20 | 24 | 25) => FOREIGN,
-        Some(3 | 23) => "this user is not allowed to",
-        Some(7) => "there is no memory left",
-        Some(15) => "its locks do not work on this file system; it belongs on a local disk",
-        Some(18) => "a record would be too large",
-        Some(22) => "the file would be larger than this file system allows",
-        Some(5 | 6) => "another program holds it",
-        Some(8) => "it cannot be written: its file, or the disk, is read-only",
-        Some(10) => "the disk cannot be read or written",
-        Some(11) => "it is damaged",
-        Some(13) => "the disk is full",
-        Some(14) => "its file cannot be opened",
-        Some(26) => "its file is no database",
-        _ => {
-            tracing::warn!(%error, "the database failed");
-            UNKNOWN
-        }
-    };
-    words.to_owned()
-}
-
 /// Returns what stands in a column that this release cannot read, without the library's names of types.
 fn found_in_column(said: &str) -> String {
     match said.contains("Rust type") {
         true => "a value of another kind than it has".to_owned(),
         false => said.to_owned(),
-    }
-}
-
-/// The words for a failure that comes of other tables, or of what stands in them.
-const FOREIGN: &str =
-    "its tables are not as this release makes and fills them; something else has changed it";
-
-/// The words for a failure that nobody expects.
-const UNKNOWN: &str =
-    "it failed in a way that this release does not know; the log has SQLite's own words";
-
-/// A kind of record that has a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Named {
-    /// An account.
-    Account,
-    /// A client key.
-    ClientKey,
-    /// A pool.
-    Pool,
-}
-
-impl Named {
-    fn with_article(self) -> &'static str {
-        match self {
-            Named::Account => "an account",
-            Named::ClientKey => "a client key",
-            Named::Pool => "a pool",
-        }
-    }
-}
-
-impl fmt::Display for Named {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Named::Account => "account",
-            Named::ClientKey => "client key",
-            Named::Pool => "pool",
-        })
     }
 }
 
@@ -346,7 +260,7 @@ pub enum Unfit {
 
 impl Error {
     /// The error where no record has the name.
-    pub(super) fn unknown(record: Named, name: &str) -> Error {
+    pub(super) fn unknown(record: Kind, name: &str) -> Error {
         Error::Unknown {
             record,
             name: name.to_owned(),
@@ -354,7 +268,7 @@ impl Error {
     }
 
     /// The error where another record has the name.
-    pub(super) fn name_taken(record: Named, name: &str) -> Error {
+    pub(super) fn name_taken(record: Kind, name: &str) -> Error {
         Error::NameTaken {
             record,
             name: name.to_owned(),
@@ -362,7 +276,7 @@ impl Error {
     }
 
     /// The meaning of an INSERT's failure where nothing but the record's name may be in use already.
-    pub(super) fn of_insert(record: Named, name: &str) -> impl FnOnce(sqlx::Error) -> Error {
+    pub(super) fn of_insert(record: Kind, name: &str) -> impl FnOnce(sqlx::Error) -> Error {
         move |error| match error {
             sqlx::Error::Database(error) if error.is_unique_violation() => {
                 Error::name_taken(record, name)

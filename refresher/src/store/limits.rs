@@ -7,7 +7,7 @@ use latchkey::id::Id;
 use latchkey::limit::{Limits, Subject, SubjectKind, Used};
 use sqlx::query_builder::Separated;
 
-use super::error::{Named, Unfit};
+use super::error::Unfit;
 use super::rows::Rows;
 use super::sql::{self, JsonText, json_text, limit_columns, own_limit_columns, signed};
 use super::sqlite::Database;
@@ -15,6 +15,7 @@ use super::{Change, Error, Result, Store, corrupt};
 use crate::clock::UnixMillis;
 use crate::day::{Day, TimeOfDay};
 use crate::egress::Proxy;
+use crate::fault;
 use crate::limits::{LimitSettings, OwnLimits, Setting};
 
 /// Changes to limits; a field that is `None` stays as it is.
@@ -255,8 +256,8 @@ impl Change<'_> {
         if let Some(expires_at) = terms.expires_at {
             if expires_at.is_some_and(|time| time < UnixMillis(0)) {
                 let record = match kind {
-                    SubjectKind::Account => Named::Account,
-                    SubjectKind::Key => Named::ClientKey,
+                    SubjectKind::Account => fault::Kind::Account,
+                    SubjectKind::Key => fault::Kind::ClientKey,
                 };
                 return Err(Error::Unfit {
                     record,

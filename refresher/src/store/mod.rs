@@ -44,7 +44,7 @@ pub use self::accounts::{Account, Known, Status, Vars};
 pub use self::batch::Member;
 pub use self::client_keys::{ClientKey, KeyChange, NewClientKey};
 pub use self::envoys::EnvoyRequests;
-pub use self::error::{Error, Named, NotRotated, Result, Unfit};
+pub use self::error::{Error, NotRotated, Result, Unfit};
 pub use self::health::{Health, Met, Noticed, is_suspected};
 pub use self::homes::Home;
 use self::keys::Keys;

@@ -4,10 +4,11 @@ use latchkey::id::Id;
 use latchkey::snapshot::Policy;
 use latchkey::snapshot::pool::{MAX_MEMBERS, Tier, Weight};
 
-use super::error::{Named, Unfit};
+use super::error::Unfit;
 use super::rules::{RuleChange, Rules, rule_columns};
 use super::sqlite::Connection;
 use super::{Change, DEFAULT_POOL, Error, Result, Store, accounts, corrupt, sql, sqlite};
+use crate::fault;
 use crate::id::AccountId;
 
 /// A pool with its members and users, for people.
@@ -77,7 +78,7 @@ impl Store {
     /// If the name is taken, or is none.
     pub async fn create_pool(&self, id: &str, policy: Policy) -> Result<()> {
         Id::try_from(id).map_err(|problem| Error::Unfit {
-            record: Named::Pool,
+            record: fault::Kind::Pool,
             name: id.to_owned(),
             unfit: Unfit::Id(problem.to_string()),
         })?;
@@ -89,7 +90,7 @@ impl Store {
             .bind(revision)
             .execute(change.sql())
             .await
-            .map_err(Error::of_insert(Named::Pool, id))?;
+            .map_err(Error::of_insert(fault::Kind::Pool, id))?;
         sqlx::query(DIG_UP).bind(id).execute(change.sql()).await?;
         change.commit().await
     }
@@ -257,7 +258,7 @@ impl Change<'_> {
         match usize::try_from(members) {
             Ok(members) if members <= MAX_MEMBERS => Ok(()),
             _ => Err(Error::Unfit {
-                record: Named::Pool,
+                record: fault::Kind::Pool,
                 name: pool.to_owned(),
                 unfit: Unfit::Members,
             }),
@@ -283,7 +284,7 @@ pub(super) async fn known(connection: &mut Connection, pool: &str) -> Result<()>
         .fetch_one(connection)
         .await?;
     if found == 0 {
-        return Err(Error::unknown(Named::Pool, pool));
+        return Err(Error::unknown(fault::Kind::Pool, pool));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use latchkey::snapshot::page::{Epoch, MAX_PAGE_BYTES, PageHeader};
 use latchkey::snapshot::{self, Kind, Record, Removed, fit};
 use secrecy::ExposeSecret;
 
-use super::error::{Named, Unfit};
+use super::error::Unfit;
 use super::left_out::{self, Entry, LeftOut};
 use super::limits::{LimitRow, OwnLimitRow};
 use super::pools::{PoolRow, tier_of, weight_of};
@@ -25,6 +25,7 @@ use crate::clock::UnixMillis;
 use crate::cluster::ClusterKey;
 use crate::credential::Credential;
 use crate::egress::Proxy;
+use crate::fault;
 use crate::id::AccountId;
 use crate::keys::seal::Binding;
 use crate::limits::{LimitSettings, OwnLimits};
@@ -399,7 +400,7 @@ impl Store {
             needles: snapshot::Needles::default(),
         };
         let unfit = |unfit| Error::Unfit {
-            record: Named::Account,
+            record: fault::Kind::Account,
             name: row.name.clone(),
             unfit: Unfit::Request(unfit),
         };

@@ -9,8 +9,9 @@ use super::{Account, Status, Vars, find, vars_binding};
 use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
 use crate::credential::Credential;
+use crate::fault;
 use crate::id::AccountId;
-use crate::store::error::{MAX_NAME, Named, Unfit};
+use crate::store::error::{MAX_NAME, Unfit};
 use crate::store::limits::Terms;
 use crate::store::sql::{self, json_text, signed};
 use crate::store::sqlite::Connection;
@@ -122,7 +123,7 @@ impl Change<'_> {
                 Saved::Renewed(old.id)
             }
             Some(_) => {
-                return Err(Error::name_taken(Named::Account, new.name));
+                return Err(Error::name_taken(fault::Kind::Account, new.name));
             }
             None => Saved::Added(add_account(self, new, now).await?),
         };
@@ -223,9 +224,9 @@ fn fits(text: &str) -> bool {
 
 /// Refuses an account that could not go to Envoy.
 fn check_fit(new: &NewAccount<'_>) -> Result<()> {
-    check_name(Named::Account, new.name)?;
+    check_name(fault::Kind::Account, new.name)?;
     let unfit = |unfit| Error::Unfit {
-        record: Named::Account,
+        record: fault::Kind::Account,
         name: new.name.to_owned(),
         unfit,
     };
@@ -246,7 +247,7 @@ fn check_fit(new: &NewAccount<'_>) -> Result<()> {
 }
 
 /// Refuses a name that could not go into headers, tables and commands.
-pub(in crate::store) fn check_name(record: Named, name: &str) -> Result<()> {
+pub(in crate::store) fn check_name(record: fault::Kind, name: &str) -> Result<()> {
     let fits = !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-');
     if fits
         && name

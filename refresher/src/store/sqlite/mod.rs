@@ -8,6 +8,7 @@ pub(super) mod high_water;
 pub(super) mod new_tokens;
 pub(super) mod open;
 mod watch;
+mod words;
 mod write_queue;
 
 use sqlx::Transaction;
@@ -15,6 +16,7 @@ use sqlx::Transaction;
 pub(super) use self::checkpoint::empty_log;
 pub use self::high_water::{OlderCopy, SPENT, Spent, UNMARKED};
 pub(super) use self::new_tokens::NewTokens;
+pub(super) use self::words::in_words;
 pub(super) use self::write_queue::{Turn, WriteQueue};
 use crate::clock::UnixMillis;
 

@@ -65,7 +65,7 @@ async fn what_cannot_go_to_envoy_is_refused() {
     assert_eq!(store.accounts().await.unwrap(), []);
     let unknown = store.disable("nobody", NOW).await.unwrap_err();
     assert!(
-        matches!(&unknown, Error::Unknown { record: Named::Account, name } if name == "nobody"),
+        matches!(&unknown, Error::Unknown { record: crate::fault::Kind::Account, name } if name == "nobody"),
         "{unknown}"
     );
 }

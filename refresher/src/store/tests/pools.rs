@@ -56,7 +56,7 @@ async fn a_pool_has_what_was_put_into_it_in_that_order() {
     assert!(matches!(
         refused,
         Err(Error::Unknown {
-            record: Named::Account,
+            record: crate::fault::Kind::Account,
             ..
         })
     ));
@@ -111,7 +111,7 @@ async fn a_pool_has_what_was_put_into_it_in_that_order() {
         matches!(
             unknown,
             Error::Unknown {
-                record: Named::Pool,
+                record: crate::fault::Kind::Pool,
                 ..
             }
         ),
