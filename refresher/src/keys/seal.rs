@@ -35,6 +35,8 @@ const TAG_BYTES: usize = 16;
 const HEADER_BYTES: usize = 1 + KEY_ID_BYTES + NONCE_BYTES;
 
 /// The most records that one key may seal: nine tenths of the 2^32 that NIST SP 800-38D §8.3 allows for random nonces.
+/// AES-GCM-SIV (RFC 8452) would need no such count. But no standard of NIST's has it, and a database that is sealed with
+/// AES-GCM would have two ciphers; the count is one number a key.
 pub const SEALS_PER_KEY: u64 = 3_865_470_566;
 
 /// The most keys that a process remembers though they were forgotten where keys are kept: that of the rotation which runs
