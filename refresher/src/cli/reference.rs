@@ -8,8 +8,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use clap::Parser;
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
 
 use super::Cli;
 
@@ -243,35 +243,5 @@ fn every_path_of_a_door_is_on_a_page() {
         ];
         let is_named = spelled.iter().any(|one| named.contains(one.as_str()));
         assert!(is_named, "no page names {path}");
-    }
-}
-
-/// Errors say what happened; what to do about it is worded by `advice`, for each door in its own way.
-#[test]
-fn no_layer_below_the_command_line_names_a_command() {
-    let command = Cli::command();
-    let commands: Vec<_> = command
-        .get_subcommands()
-        .map(clap::Command::get_name)
-        .collect();
-    let source = root().join("refresher/src");
-    let mut sources = Vec::new();
-    for folder in [
-        "app", "envoy", "keys", "login", "oauth", "platform", "refresh", "store",
-    ] {
-        files(&source.join(folder), "rs", &mut sources);
-    }
-    assert!(sources.len() >= 50, "{sources:?}");
-    let names_one = |line: &str| {
-        let mut after = line.split("refresher ").skip(1);
-        after.any(|rest| commands.iter().any(|command| rest.starts_with(command)))
-    };
-    for path in sources {
-        let text = fs::read_to_string(&path).expect("the file");
-        let lines = text.lines().map(str::trim_start);
-        let named: Vec<_> = lines
-            .filter(|line| !line.starts_with("//") && names_one(line))
-            .collect();
-        assert!(named.is_empty(), "{}: {named:?}", path.display());
     }
 }
