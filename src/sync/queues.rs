@@ -3,7 +3,10 @@
 //! A VM alone with such requests hands a place on as soon as one of its own streams frees it. Were others
 //! to wait as well they would never find it free; so then each VM looks at its usual ticks alone.
 
-use crate::host::{SharedData, shared_key};
+use crate::{
+    deadline::Deadline,
+    host::{SharedData, shared_key},
+};
 
 const QUEUES_KEY: &str = shared_key!("queues");
 
@@ -48,10 +51,7 @@ fn waiting(said: &[u8], own: u64, now: u64) -> impl Iterator<Item = (u64, u64)> 
         let until = u64::from_le_bytes(until.try_into().ok()?);
         Some((u64::from_le_bytes(*vm), until))
     });
-    entries.filter(move |(vm, until)| {
-        let left = until.saturating_sub(now);
-        *vm != own && (1..=SAID_MS).contains(&left)
-    })
+    entries.filter(move |(vm, until)| *vm != own && !Deadline::ending(*until, SAID_MS).is_due(now))
 }
 
 #[cfg(test)]

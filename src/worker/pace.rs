@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::id::Id;
+use crate::{deadline::Deadline, id::Id};
 
 /// The requests that one VM sends to an account at once.
 pub(crate) const AT_ONCE: u64 = 4;
@@ -28,9 +28,7 @@ pub(super) struct Pace(HashMap<Id, u64>);
 impl Pace {
     /// Returns true if one more may go to `account` at `now`.
     pub(super) fn has_room(&self, account: &Id, now: u64) -> bool {
-        let ahead = self.ahead(account, now);
-        // So far ahead is nobody but by a clock that was set back.
-        ahead <= EACH_MS.saturating_mul(AT_ONCE.saturating_sub(1)) || ahead > MOST_AHEAD_MS
+        self.ahead(account, now) <= EACH_MS.saturating_mul(AT_ONCE.saturating_sub(1))
     }
 
     /// Notes that one more goes to `account` at `now`.
@@ -39,7 +37,6 @@ impl Pace {
             self.0.retain(|_, even| *even > now);
         }
         let ahead = self.ahead(account, now);
-        let ahead = if ahead > MOST_AHEAD_MS { 0 } else { ahead };
         let even = now.saturating_add(ahead).saturating_add(EACH_MS);
         let most = now.saturating_add(MOST_AHEAD_MS);
         self.0.insert(account.clone(), even.min(most));
@@ -47,7 +44,10 @@ impl Pace {
 
     fn ahead(&self, account: &Id, now: u64) -> u64 {
         let even = self.0.get(account).copied().unwrap_or_default();
-        even.saturating_sub(now)
+        match Deadline::ending(even, MOST_AHEAD_MS).is_due(now) {
+            true => 0,
+            false => even.saturating_sub(now),
+        }
     }
 }
 
