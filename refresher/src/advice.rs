@@ -63,6 +63,10 @@ pub fn unknown_host() -> &'static str {
     "to allow it, start the refresher with --metrics-host NAME"
 }
 
+/// The cure of a database that is an older copy. The log names the accounts below it.
+pub const OLDER_COPY: &str = "put the newest copy back; where there is none, log in to the accounts named below again, and \
+                              revoke and remove again what is back";
+
 /// The cure of a daemon that began before the configuration or a profile was as it is now.
 pub const RESTART: &str =
     "restart `refresher serve`, which reads the configuration and the profiles when it starts";

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use crate::envoy::socket;
-use crate::fault::{Fault, KeyPlace, Kind};
+use crate::fault::{Fault, KeyPlace};
 use crate::keys::seal;
 use crate::os_error::in_words;
 use crate::platform::catalog;
@@ -12,13 +12,24 @@ use crate::store::{NotRotated, Unfit};
 use crate::{browser, config, envoy, files, keys, login, oauth, state, store, tasks};
 
 /// The reason why an operation came to nothing. Never holds a secret.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{sentence}")]
 pub struct Error {
     /// The code, and the facts that a cure needs.
     pub fault: Fault,
-    /// The sentence: it says what happened, and not what to do about it.
+    /// The sentence: it says what happened. A cure stands in it only where that holds for every door.
     sentence: String,
+    /// The errors that it is about, where it is about several. The door words each with its cure.
+    pub parts: Vec<Part>,
+}
+
+/// One of several errors.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// The place: a file, and a place in it. The sentence of the error begins with it, or names more of it.
+    pub at: String,
+    /// The error.
+    pub error: Error,
 }
 
 /// A result of an operation.
@@ -30,6 +41,15 @@ impl Error {
         Error {
             fault,
             sentence: sentence.to_string(),
+            parts: Vec::new(),
+        }
+    }
+
+    /// An error about several others, which `sentence` leads to.
+    pub fn of_parts(fault: Fault, sentence: impl Display, parts: Vec<Part>) -> Error {
+        Error {
+            parts,
+            ..Error::new(fault, sentence)
         }
     }
 

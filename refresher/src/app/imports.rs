@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use self::files::{entries, expand, in_a_line, place, refuse};
+use self::files::{entries, expand, place, refuse};
 use self::planner::Planner;
 use super::logins;
-use super::{App, Caller, Error, Result};
+use super::{App, Caller, Error, Part, Result};
 use crate::base_url::BaseUrl;
 use crate::clock::UnixMillis;
 use crate::credential::Credential;
@@ -87,7 +87,7 @@ pub enum Becomes {
     /// Nothing, as it cannot be taken over.
     LeftOut {
         /// The reason.
-        why: String,
+        why: Error,
     },
 }
 
@@ -144,7 +144,10 @@ pub async fn plan(app: &App, files: &Files<'_>) -> Result<Plan> {
     for path in expand(files.paths)? {
         match entries(&path) {
             Ok(entries) => found.extend(entries.into_iter().map(|entry| (path.clone(), entry))),
-            Err(error) => problems.push((path.display().to_string(), error)),
+            Err(error) => problems.push(Part {
+                at: path.display().to_string(),
+                error,
+            }),
         }
         if found.len() > ACCOUNTS_LIMIT {
             let sentence = format!("expected at most {ACCOUNTS_LIMIT} credentials, found more");
@@ -159,19 +162,15 @@ pub async fn plan(app: &App, files: &Files<'_>) -> Result<Plan> {
     let mut planner = Planner::new(app, files).await?;
     for (path, entry) in &found {
         if let Err(error) = planner.add(path, entry).await {
-            problems.push((place(path, &entry.at), error));
+            let at = place(path, &entry.at);
+            problems.push(Part { at, error });
         }
     }
     if !files.skip {
         refuse(problems)?;
     } else {
-        for (at, why) in problems {
-            let why = in_a_line(&why);
-            let why = why
-                .strip_prefix(&format!("{at}: "))
-                .unwrap_or(&why)
-                .to_owned();
-            let becomes = Becomes::LeftOut { why };
+        for Part { at, error } in problems {
+            let becomes = Becomes::LeftOut { why: error };
             planner.plan.lines.push(Line { at, becomes });
         }
     }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-pub use self::error::{Error, Result};
+pub use self::error::{Error, Part, Result};
 use crate::advice;
 use crate::clock::{Clock, UnixMillis};
 use crate::config::{self, Config};
@@ -200,8 +200,7 @@ impl App {
 fn log_older_copy(state: &StateDir, older: OlderCopy) {
     tracing::error!(
         database = %state.database().display(),
-        cure = "put the newest copy back; where there is none, log in to the accounts named below again, and revoke and remove \
-                again what is back",
+        cure = advice::OLDER_COPY,
         "the database is an older copy: what was changed since is lost"
     );
     for Spent { account, platform } in older.spent {

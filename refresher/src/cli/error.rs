@@ -2,8 +2,8 @@
 
 use std::io;
 
-use crate::advice::{Door, cure};
-use crate::app;
+use crate::advice::{Door, cure, notice_command};
+use crate::app::{self, Part};
 use crate::fault::Fault;
 use crate::os_error::in_words;
 
@@ -66,9 +66,12 @@ impl Error {
 
     /// The sentence, and the cure where there is one.
     pub fn told(&self) -> String {
-        let sentence = self.to_string();
+        let mut sentence = self.to_string();
         let cure = match self {
-            Error::App(error) => cure(Door::CommandLine, &error.fault),
+            Error::App(error) => {
+                sentence += &listed(&error.parts);
+                cure(Door::CommandLine, &error.fault)
+            }
             _ => None,
         };
         match cure {
@@ -79,6 +82,38 @@ impl Error {
             }
             Some(cure) => format!("{sentence}; {cure}"),
         }
+    }
+}
+
+/// The errors that are told together, each in a line.
+const TOLD_TOGETHER: usize = 20;
+
+/// Lists the errors that one is about, behind a colon.
+fn listed(parts: &[Part]) -> String {
+    if parts.is_empty() {
+        return String::new();
+    }
+    let told = parts.iter().take(TOLD_TOGETHER);
+    let lines: String = told
+        .map(|one| format!("\n  {}", in_a_line(&one.at, &one.error)))
+        .collect();
+    match parts.len().saturating_sub(TOLD_TOGETHER) {
+        0 => format!(":{lines}"),
+        more => format!(":{lines}\n  and {more} more"),
+    }
+}
+
+/// Words one of several errors, and its cure, in a line. A platform's notice, which has more lines, is left out.
+pub(super) fn in_a_line(at: &str, error: &app::Error) -> String {
+    if let Fault::NotAcknowledged { platform } = &error.fault {
+        let command = notice_command(platform);
+        return format!(
+            "{at}: platform {platform} is off until you have read its notice and acknowledged it; see: {command}"
+        );
+    }
+    match cure(Door::CommandLine, &error.fault) {
+        Some(cure) => format!("{error}; {cure}"),
+        None => error.to_string(),
     }
 }
 

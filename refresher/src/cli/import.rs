@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::error::in_a_line;
 use super::proxy::ProxyFlag;
 use super::terms::TermFlags;
 use super::time::relative;
@@ -171,7 +172,11 @@ fn done(Line { at, becomes }: &Line) -> String {
             format!("{name}: imported at {platform}\n{more}")
         }
         Becomes::Nothing { name } => format!("{name}: has this credential already ({at})\n"),
-        Becomes::LeftOut { why } => format!("left out: {at}: {why}\n"),
+        Becomes::LeftOut { why } => {
+            let why = in_a_line(at, why);
+            let why = why.strip_prefix(&format!("{at}: ")).unwrap_or(&why);
+            format!("left out: {at}: {why}\n")
+        }
     }
 }
 

@@ -67,7 +67,7 @@ pub enum Refused {
     Malformed,
     /// Another login's, an old one's, or a forgery.
     #[error(
-        "this answer belongs to another login (its state differs); open the URL that was printed last"
+        "this answer belongs to another login (its state differs); open the newest URL of this one"
     )]
     ForeignState,
     /// Its state was taken before.

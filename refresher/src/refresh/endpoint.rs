@@ -124,7 +124,7 @@ impl TokenEndpoint for TokenEndpoints {
             }
             (None, _) => {
                 return not_sent(format!(
-                    "platform {platform} is off; acknowledge its terms in config.toml"
+                    "platform {platform} is off: its notice is not acknowledged"
                 ));
             }
         };

@@ -3,8 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::super::{Error, Result};
-use crate::advice::{self, Door};
+use super::super::{Error, Part, Result};
 use crate::fault::Fault;
 use crate::files::owned::require_owned_text;
 use crate::login::import::{self, Entry, FILE_LIMIT, recognise};
@@ -74,42 +73,14 @@ pub(super) fn place(path: &Path, at: &str) -> String {
 }
 
 /// One problem is told as it is, and several together.
-pub(super) fn refuse(mut problems: Vec<(String, Error)>) -> Result<()> {
+pub(super) fn refuse(mut problems: Vec<Part>) -> Result<()> {
     match problems.len() {
         0 => Ok(()),
-        1 => problems.pop().map_or(Ok(()), |(_, error)| Err(error)),
+        1 => problems.pop().map_or(Ok(()), |one| Err(one.error)),
         number => {
-            let lines: String = problems
-                .iter()
-                .take(20)
-                .map(|(_, error)| format!("\n  {}", in_a_line(error)))
-                .collect();
-            let more = match number.saturating_sub(20) {
-                0 => String::new(),
-                more => format!("\n  and {more} more"),
-            };
-            let sentence =
-                format!("{number} credentials cannot be taken over, so nothing was:{lines}{more}");
-            Err(Error::new(Fault::SeveralUnfit, sentence))
+            let sentence = format!("{number} credentials cannot be taken over, so nothing was");
+            Err(Error::of_parts(Fault::SeveralUnfit, sentence, problems))
         }
-    }
-}
-
-/// Words in a line why one of several cannot be taken over: a platform's notice has more lines than a list has room for.
-pub(super) fn in_a_line(error: &Error) -> String {
-    let text = error.to_string();
-    match (
-        &error.fault,
-        text.split_once(" until you have read this notice:"),
-    ) {
-        (Fault::NotAcknowledged { platform }, Some((off, _))) => format!(
-            "{off} until you have read its notice and acknowledged it; see: {}",
-            advice::notice_command(platform)
-        ),
-        (fault, _) => match advice::cure(Door::CommandLine, fault) {
-            Some(cure) => format!("{text}; {cure}"),
-            None => text,
-        },
     }
 }
 
