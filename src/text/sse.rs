@@ -21,6 +21,21 @@ pub(super) fn begins(text: &[u8]) -> Option<bool> {
     (!may_begin).then_some(false)
 }
 
+/// Writes an event without a name.
+pub fn write_data(bytes: &mut Vec<u8>, data: &[u8]) {
+    bytes.extend_from_slice(b"data: ");
+    bytes.extend_from_slice(data);
+    bytes.extend_from_slice(b"\n\n");
+}
+
+/// Writes an event that has a name.
+pub fn write_event(bytes: &mut Vec<u8>, name: &str, data: &[u8]) {
+    bytes.extend_from_slice(b"event: ");
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.push(b'\n');
+    write_data(bytes, data);
+}
+
 /// The next bytes of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {

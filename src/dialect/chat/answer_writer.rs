@@ -8,7 +8,7 @@ use crate::{
         neutral::{BlockKind, Event, Failure, Finish, Folded, FoldedBlock, Usage},
         parts::{About, AnswerWriter},
     },
-    text::{out::Out, tree::Text},
+    text::{out::Out, sse, tree::Text},
 };
 
 /// Writes an answer.
@@ -123,7 +123,7 @@ impl AnswerWriter for Writer {
             Event::Finish(finish) => self.delta(bytes, Some(finish), |_| {}),
             Event::Fail(failure) => {
                 let error = error(failure);
-                sse(bytes, &error);
+                sse::write_data(bytes, &error);
             }
             Event::End => {
                 if self.about.wants_usage {
@@ -133,7 +133,7 @@ impl AnswerWriter for Writer {
                         write_usage(out, &usage);
                     });
                 }
-                sse(bytes, b"[DONE]");
+                sse::write_data(bytes, b"[DONE]");
             }
         }
     }
@@ -194,7 +194,7 @@ impl Writer {
             write_about(out, "chat.completion.chunk", &self.id, &self.about);
             rest(out);
         });
-        sse(bytes, &out.into_bytes());
+        sse::write_data(bytes, &out.into_bytes());
     }
 }
 
@@ -202,12 +202,6 @@ impl Writer {
 fn own_id(id: &str) -> String {
     let id = id.trim_start_matches("resp_").trim_start_matches("msg_");
     format!("chatcmpl-{id}")
-}
-
-fn sse(bytes: &mut Vec<u8>, data: &[u8]) {
-    bytes.extend_from_slice(b"data: ");
-    bytes.extend_from_slice(data);
-    bytes.extend_from_slice(b"\n\n");
 }
 
 fn write_about(out: &mut Out, object: &str, id: &str, about: &About) {

@@ -6,7 +6,7 @@ use crate::{
         neutral::{Event, Failure},
         parts::{About, AnswerWriter},
     },
-    text::out::Out,
+    text::{out::Out, sse},
 };
 
 /// Writes an answer.
@@ -26,7 +26,7 @@ impl AnswerWriter for Writer {
     /// Wraps each event of a stream by itself; the mark of its end stays as it is.
     fn stream(&mut self, event: &Event, bytes: &mut Vec<u8>) {
         if let Event::Fail(failure) = event {
-            return sse(bytes, &self.error(failure));
+            return sse::write_data(bytes, &self.error(failure));
         }
         let mut own = Vec::new();
         self.0.stream(event, &mut own);
@@ -34,8 +34,8 @@ impl AnswerWriter for Writer {
         let lines = own.split(|byte| *byte == b'\n');
         for data in lines.filter_map(|line| line.strip_prefix(b"data: ")) {
             match data {
-                b"[DONE]" => sse(bytes, data),
-                data => sse(bytes, &wrapped(data)),
+                b"[DONE]" => sse::write_data(bytes, data),
+                data => sse::write_data(bytes, &wrapped(data)),
             }
         }
     }
@@ -65,10 +65,4 @@ pub(super) fn wrapped(data: &[u8]) -> Vec<u8> {
             .raw(std::str::from_utf8(data).unwrap_or("null"));
     });
     out.into_bytes()
-}
-
-fn sse(bytes: &mut Vec<u8>, data: &[u8]) {
-    bytes.extend_from_slice(b"data: ");
-    bytes.extend_from_slice(data);
-    bytes.extend_from_slice(b"\n\n");
 }

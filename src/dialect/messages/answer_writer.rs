@@ -12,7 +12,7 @@ use crate::{
         },
         parts::{About, AnswerWriter},
     },
-    text::out::Out,
+    text::{out::Out, sse},
 };
 
 /// The most bytes of blocks that wait for another one's end.
@@ -103,7 +103,7 @@ impl Writer {
     fn fail(&mut self, failure: &Failure, bytes: &mut Vec<u8>) {
         self.failed = true;
         (self.blocks, self.waiting) = (BTreeMap::new(), 0);
-        sse(bytes, "error", &error(failure));
+        sse::write_event(bytes, "error", &error(failure));
     }
 }
 
@@ -128,7 +128,7 @@ impl AnswerWriter for Writer {
                         write_usage(out, &Usage::default());
                     });
                 });
-                sse(bytes, "message_start", &out.into_bytes());
+                sse::write_event(bytes, "message_start", &out.into_bytes());
             }
             Event::Open { block, kind } => {
                 let begun = Begun {
@@ -171,8 +171,8 @@ impl AnswerWriter for Writer {
                     out.name("delta").object(|out| write_finish(out, &finish));
                     write_usage(out, &self.usage);
                 });
-                sse(bytes, "message_delta", &out.into_bytes());
-                sse(bytes, "message_stop", br#"{"type":"message_stop"}"#);
+                sse::write_event(bytes, "message_delta", &out.into_bytes());
+                sse::write_event(bytes, "message_stop", br#"{"type":"message_stop"}"#);
             }
         }
     }
@@ -249,7 +249,7 @@ impl Begun {
             out.name("type").word("content_block_stop");
             out.name("index").number(index);
         });
-        sse(bytes, "content_block_stop", &out.into_bytes());
+        sse::write_event(bytes, "content_block_stop", &out.into_bytes());
     }
 }
 
@@ -260,7 +260,7 @@ fn start(index: u64, bytes: &mut Vec<u8>, block: impl FnOnce(&mut Out)) {
         out.name("index").number(index);
         block(out.name("content_block"));
     });
-    sse(bytes, "content_block_start", &out.into_bytes());
+    sse::write_event(bytes, "content_block_start", &out.into_bytes());
 }
 
 fn delta(index: u64, bytes: &mut Vec<u8>, kind: &str, member: &str, text: &str) {
@@ -273,15 +273,7 @@ fn delta(index: u64, bytes: &mut Vec<u8>, kind: &str, member: &str, text: &str) 
             out.name(member).word(text);
         });
     });
-    sse(bytes, "content_block_delta", &out.into_bytes());
-}
-
-fn sse(bytes: &mut Vec<u8>, name: &str, data: &[u8]) {
-    bytes.extend_from_slice(b"event: ");
-    bytes.extend_from_slice(name.as_bytes());
-    bytes.extend_from_slice(b"\ndata: ");
-    bytes.extend_from_slice(data);
-    bytes.extend_from_slice(b"\n\n");
+    sse::write_event(bytes, "content_block_delta", &out.into_bytes());
 }
 
 fn write_about(out: &mut Out, id: &str, about: &About) {

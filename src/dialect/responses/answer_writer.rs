@@ -14,7 +14,7 @@ use crate::{
         translation::MAX_ANSWER_BYTES,
     },
     hash::hash64,
-    text::out::Out,
+    text::{out::Out, sse},
 };
 
 /// The most that is held of a stream, in bytes.
@@ -95,11 +95,7 @@ impl Writer {
             rest(out);
         });
         self.sequence = self.sequence.saturating_add(1);
-        bytes.extend_from_slice(b"event: ");
-        bytes.extend_from_slice(kind.as_bytes());
-        bytes.extend_from_slice(b"\ndata: ");
-        bytes.extend_from_slice(&out.into_bytes());
-        bytes.extend_from_slice(b"\n\n");
+        sse::write_event(bytes, kind, &out.into_bytes());
     }
 
     /// Writes all that its turn has come for; `last`: nothing follows.
