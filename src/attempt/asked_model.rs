@@ -82,19 +82,17 @@ impl AskedModel {
         let Form::Unknown(start) = &mut self.form else {
             return self.on_known(chunk, 0);
         };
-        let had_kept = start.has_kept();
-        let begun = start.read(chunk, end);
-        self.form = match begun.kind {
-            None => {
-                let is_kept = start.has_kept();
-                return (had_kept || is_kept).then(|| begun.before().to_vec());
-            }
-            Some(Kind::Json) => Form::Json,
-            Some(Kind::Events) => Form::Events(Framer::default()),
-            Some(Kind::Other) => Form::Other,
+        let told = match start.forward(chunk, end) {
+            Ok(told) => told,
+            Err(instead) => return instead,
         };
-        let instead = self.on_known(&begun.bytes, begun.blank);
-        instead.or_else(|| had_kept.then(|| begun.bytes.into_owned()))
+        self.form = match told.kind {
+            Kind::Json => Form::Json,
+            Kind::Events => Form::Events(Framer::default()),
+            Kind::Other => Form::Other,
+        };
+        let instead = self.on_known(&told.bytes, told.blank);
+        told.instead(instead)
     }
 
     /// Reads the next bytes of an answer of a kind that is known, of which the first `blank` say nothing.

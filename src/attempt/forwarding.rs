@@ -140,19 +140,17 @@ impl Forwarding {
         let Body::Unknown(start) = &mut self.body else {
             return self.on_known(chunk, 0, end);
         };
-        let had_kept = start.has_kept();
-        let begun = start.read(chunk, end);
-        self.body = match begun.kind {
-            None => {
-                let is_kept = start.has_kept();
-                return (had_kept || is_kept).then(|| begun.before().to_vec());
-            }
-            Some(Kind::Json) => Body::Json(Box::new(Meter::of_body(self.dialect))),
-            Some(Kind::Events) => Body::Events(Box::new(Events::new(self.dialect, self.usage_ask))),
-            Some(Kind::Other) => Body::Other,
+        let told = match start.forward(chunk, end) {
+            Ok(told) => told,
+            Err(instead) => return instead,
         };
-        let instead = self.on_known(&begun.bytes, begun.blank, end);
-        instead.or_else(|| had_kept.then(|| begun.bytes.into_owned()))
+        self.body = match told.kind {
+            Kind::Json => Body::Json(Box::new(Meter::of_body(self.dialect))),
+            Kind::Events => Body::Events(Box::new(Events::new(self.dialect, self.usage_ask))),
+            Kind::Other => Body::Other,
+        };
+        let instead = self.on_known(&told.bytes, told.blank, end);
+        told.instead(instead)
     }
 
     /// Reads the next bytes of an answer of a kind that is known, of which the first `blank` say nothing.

@@ -40,6 +40,18 @@ pub struct Begun<'a> {
     pub blank: usize,
 }
 
+/// The bytes of a body that goes on, once its kind is told.
+#[derive(Debug)]
+pub struct Told<'a> {
+    /// The kind.
+    pub kind: Kind,
+    /// The bytes, and those that were kept before them.
+    pub bytes: Cow<'a, [u8]>,
+    /// The number of them that come before the text.
+    pub blank: usize,
+    had_kept: bool,
+}
+
 /// Takes off a body what says nothing before its text.
 pub fn text_of(mut body: &[u8]) -> &[u8] {
     loop {
@@ -76,8 +88,8 @@ impl Start {
         };
         let text = text_of(&bytes);
         let blank = bytes.len().saturating_sub(text.len());
-        let is_all = end && !text.is_empty();
-        let kind = kind_of(text).or(is_all.then_some(Kind::Other));
+        let tells = end && !text.is_empty() || text.len() > MAX_KEPT_BYTES;
+        let kind = kind_of(text).or(tells.then_some(Kind::Other));
         self.kept.clear();
         if kind.is_none() {
             self.kept.extend_from_slice(text);
@@ -85,9 +97,37 @@ impl Start {
         Begun { kind, bytes, blank }
     }
 
+    /// Takes the next bytes of a body that goes on, as [`Self::read`] does.
+    ///
+    /// # Errors
+    /// As long as nothing tells the kind: what goes on instead of the bytes, none if just they do.
+    pub fn forward<'a>(&mut self, chunk: &'a [u8], end: bool) -> Result<Told<'a>, Option<Vec<u8>>> {
+        let had_kept = self.has_kept();
+        let begun = self.read(chunk, end);
+        match begun.kind {
+            Some(kind) => Ok(Told {
+                kind,
+                bytes: begun.bytes,
+                blank: begun.blank,
+                had_kept,
+            }),
+            None => Err((had_kept || self.has_kept()).then(|| begun.before().to_vec())),
+        }
+    }
+
     /// Tells if bytes are kept.
     pub fn has_kept(&self) -> bool {
         !self.kept.is_empty()
+    }
+}
+
+// === impl Told ===
+
+impl Told<'_> {
+    /// Returns what goes on in place of the last chunk: `instead`, or else the kept bytes and the chunk; none if just the
+    /// chunk does.
+    pub fn instead(self, instead: Option<Vec<u8>>) -> Option<Vec<u8>> {
+        instead.or_else(|| self.had_kept.then(|| self.bytes.into_owned()))
     }
 }
 
