@@ -428,12 +428,17 @@ impl Carried {
             .saturating_add(usize::from(self.resent))
     }
 
+    /// The time at which it began, which is `now` where it begins; none once that is `max_ms` ago.
+    fn since_if_in_time(&self, now: u64, max_ms: u64) -> Option<u64> {
+        let since = if self.since == 0 { now } else { self.since };
+        (now.saturating_sub(since) < max_ms).then_some(since)
+    }
+
     /// The carried of a request that is sent once more at `now` to the same account; none
     /// where that happened before, or it has been on its way for longer than `max_ms`.
     pub fn after_no_delivery(&self, now: u64, max_ms: u64) -> Option<Self> {
-        let since = if self.since == 0 { now } else { self.since };
-        let may = !self.resent && now.saturating_sub(since) < max_ms;
-        may.then(|| Self {
+        let since = self.since_if_in_time(now, max_ms)?;
+        (!self.resent).then(|| Self {
             since,
             resent: true,
             ..self.clone()
@@ -443,9 +448,8 @@ impl Carried {
     /// The carried of a request that is to wait for the account that told it at `now` to pause; none where
     /// that happened before, or it has been on its way for longer than `max_ms`.
     pub fn after_throttle(&self, now: u64, max_ms: u64) -> Option<Self> {
-        let since = if self.since == 0 { now } else { self.since };
-        let may_wait = self.waited.is_none() && now.saturating_sub(since) < max_ms;
-        may_wait.then(|| Self {
+        let since = self.since_if_in_time(now, max_ms)?;
+        self.waited.is_none().then(|| Self {
             since,
             waited: Some(self.account.clone()),
             blames: true,
@@ -462,10 +466,9 @@ impl Carried {
         max_attempts: usize,
         max_ms: u64,
     ) -> Option<Self> {
-        let since = if self.since == 0 { now } else { self.since };
+        let since = self.since_if_in_time(now, max_ms)?;
         let attempts = self.tried.len().saturating_add(1);
-        let in_time = now.saturating_sub(since) < max_ms;
-        if attempts >= max_attempts.min(MAX_TRIES) || !in_time {
+        if attempts >= max_attempts.min(MAX_TRIES) {
             return None;
         }
         let mut next = self.clone();
