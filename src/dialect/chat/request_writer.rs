@@ -179,15 +179,14 @@ fn write_tools(request: &Request<'_>, limits: &Limits, out: &mut Out) {
     };
     match &request.choice {
         None => {}
-        Some(Choice::Auto) => out.name("tool_choice").word("auto"),
-        Some(Choice::None) => out.name("tool_choice").word("none"),
-        Some(Choice::Any) => out.name("tool_choice").word("required"),
+        Some(choice @ (Choice::Auto | Choice::None | Choice::Any)) => {
+            out.name("tool_choice").word(choice.word());
+        }
         Some(Choice::One(name)) => one(out.name("tool_choice"), name),
-        Some(Choice::Some { required, names }) => out.name("tool_choice").object(|out| {
+        Some(choice @ Choice::Some { names, .. }) => out.name("tool_choice").object(|out| {
             out.name("type").word("allowed_tools");
             out.name("allowed_tools").object(|out| {
-                out.name("mode")
-                    .word(if *required { "required" } else { "auto" });
+                out.name("mode").word(choice.word());
                 out.name("tools")
                     .list(|out| names.iter().for_each(|name| one(out, name)));
             });

@@ -259,6 +259,31 @@ pub enum Choice<'a> {
     },
 }
 
+// === impl Choice ===
+
+impl Choice<'_> {
+    /// The choice of a word of `chat` and `responses`.
+    pub fn of_word(word: &Text<'_>) -> Self {
+        match word {
+            word if word.is("none") => Self::None,
+            word if word.is("required") => Self::Any,
+            _ => Self::Auto,
+        }
+    }
+
+    /// The word that `chat` and `responses` have for a choice, whichever tools it names.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Auto
+            | Self::Some {
+                required: false, ..
+            } => "auto",
+            Self::Any | Self::One(_) | Self::Some { .. } => "required",
+        }
+    }
+}
+
 /// The effort that the model is to make in thinking.
 #[derive(Debug, Default)]
 pub struct Reasoning<'a> {

@@ -221,11 +221,7 @@ fn choice<'a>(body: Json<'_, 'a>) -> Read<Option<Choice<'a>>> {
         return Ok(None);
     };
     if let Some(word) = choice.text() {
-        return Ok(Some(match word {
-            word if word.is("none") => Choice::None,
-            word if word.is("required") => Choice::Any,
-            _ => Choice::Auto,
-        }));
+        return Ok(Some(Choice::of_word(&word)));
     }
     expect(choice, Kind::Object).map_err(|_| wrong(choice, "a string or an object"))?;
     if !text(choice, "type")?.is("allowed_tools") {
