@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use super::{
     MeantBase, Refusal, Wished,
     words::{
-        another_model, broken_body, mebibytes, named, named_headers, never_served, no_account,
-        unwrappable,
+        another_model, broken_body, credential_refused, mebibytes, named, named_headers,
+        never_served, no_account, unwrappable,
     },
 };
 use crate::{budget::NoRoom, request::things::MAX_THINGS, snapshot::Requirement};
@@ -86,9 +86,7 @@ impl Refusal {
                 "The pool of this client key no longer exists. Ask the gateway's operator to give the key another one."
             }
             Self::NoAccount { pool, sought } => return Cow::Owned(no_account(pool, sought)),
-            Self::CredentialRefused => {
-                "The platform refuses the account that the gateway chose, and no other account could serve this request. Your client key is good. The gateway's operator can see why: refresher doctor."
-            }
+            Self::CredentialRefused => return Cow::Owned(credential_refused()),
             Self::NeverServed { pool, served } => {
                 return Cow::Owned(never_served(pool, served));
             }

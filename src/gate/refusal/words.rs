@@ -10,6 +10,12 @@ use crate::{
 /// The end of a message about what only a person can mend.
 const SEE_WHY: &str = "The gateway's operator can see why: refresher doctor.";
 
+pub(super) fn credential_refused() -> String {
+    format!(
+        "The platform refuses the account that the gateway chose, and no other account could serve this request. Your client key is good. {SEE_WHY}"
+    )
+}
+
 pub(super) fn mebibytes(bytes: u64) -> u64 {
     bytes >> 20
 }
