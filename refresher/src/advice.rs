@@ -248,6 +248,11 @@ fn on_command_line(fault: &Fault) -> Option<String> {
              files than this, as in another container, add --envoy-elsewhere"
                 .to_owned()
         }
+        Fault::OtherFilter => {
+            "copy latchkey.wasm and latchkey.wasm.sha256 together from one build (make wasm), and restart Envoy; where Envoy \
+             sees other files than this, as in another container, add --envoy-elsewhere"
+                .to_owned()
+        }
         Fault::RelativePath => {
             "give the whole path, as Envoy sees it: --wasm, or `wasm` or `trusted_ca` of [envoy] in config.toml; where Envoy \
              sees other files than this, as in another container, add --envoy-elsewhere"

@@ -296,6 +296,8 @@ pub enum Fault {
     MetricsAddressTaken,
     /// The filter is not where Envoy is to find it.
     NoFilter,
+    /// The filter is another one than was built.
+    OtherFilter,
     /// A path that Envoy is told is not a whole one.
     RelativePath,
     /// The certificates are not where Envoy is to find them.

@@ -7,6 +7,7 @@ use super::{Error, Result};
 use crate::advice;
 use crate::config;
 use crate::envoy::clusters::{Clusters, names_file};
+use crate::envoy::filter_file;
 use crate::fault::Fault;
 use crate::files;
 use crate::files::owned::require_owned;
@@ -25,13 +26,16 @@ pub fn require_safe(envoy: &config::Envoy, catalog: &Catalog) -> Result<()> {
     of_platforms.try_for_each(|path| Ok(require_owned(path)?))
 }
 
-/// [`require_safe`], for files that have to be there as well: the filter, and the certificates where `clusters` name them.
+/// [`require_safe`], for files that have to be there as well: the filter as it was built, and the certificates where
+/// `clusters` name them.
 ///
 /// # Errors
 /// Naming the file.
 pub fn require(envoy: &config::Envoy, catalog: &Catalog, clusters: &Clusters) -> Result<()> {
     require_safe(envoy, catalog)?;
     filter(envoy).require_there()?;
+    filter_file::check(envoy.wasm())
+        .map_err(|other| Error::in_file(envoy.wasm(), Fault::OtherFilter, other))?;
     match trust(envoy).require_there() {
         Err(error) if !names_file(clusters, &envoy.trusted_ca) => {
             let cure = advice::in_log(&error.fault);
@@ -173,6 +177,22 @@ mod tests {
         let (_folder, envoy) = installed();
         fs::remove_file(&envoy.trusted_ca).unwrap();
         super::require(&envoy, &catalog(), &Clusters::new()).unwrap();
+    }
+
+    #[test]
+    fn a_filter_that_is_not_what_the_sum_beside_it_says_is_refused() {
+        const TEXT: &str = "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1";
+        let (folder, envoy) = installed();
+        let sum = folder.path().join("latchkey.wasm.sha256");
+        fs::write(&sum, format!("{TEXT}  latchkey.wasm\n")).unwrap();
+        mode(&sum, 0o644);
+        require(&envoy).unwrap();
+        fs::write(envoy.wasm(), "another text").unwrap();
+        let refused = require(&envoy).unwrap_err();
+        assert_eq!(refused.fault, Fault::OtherFilter);
+        assert!(refused.to_string().contains(TEXT), "{refused}");
+        // What prints clusters for an Envoy that is told by hand looks at who may write the filter, and no more.
+        require_safe(&envoy).unwrap();
     }
 
     #[test]

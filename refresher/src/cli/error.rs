@@ -190,6 +190,7 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::SocketPathTooLong
         | Fault::SocketTaken
         | Fault::NoFilter
+        | Fault::OtherFilter
         | Fault::RelativePath
         | Fault::NoTrustedCa
         | Fault::BadRoots { .. }

@@ -875,6 +875,7 @@ fn advice() {
         Fault::SocketTaken,
         Fault::MetricsAddressTaken,
         Fault::NoFilter,
+        Fault::OtherFilter,
         Fault::RelativePath,
         Fault::NoTrustedCa,
         Fault::BadRoots { variable: None },

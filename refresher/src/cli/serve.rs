@@ -7,7 +7,6 @@ use clap::Args;
 use super::envoy_config::EnvoyFiles;
 use super::{Context, Result, number};
 use crate::app::{Error, accounts, envoy_files};
-use crate::envoy::filter_file;
 use crate::fault::Fault;
 use crate::listen::host::HostNames;
 use crate::metrics::Shown;
@@ -51,7 +50,6 @@ impl Serve {
         if !self.files.envoy_elsewhere {
             let clusters = accounts::clusters(&app, &envoy).await?;
             envoy_files::require(&envoy, &app.catalog, &clusters)?;
-            filter_file::check(envoy.wasm());
         }
         Ok(crate::serve::run(app, envoy, shown).await?)
     }

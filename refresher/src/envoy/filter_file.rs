@@ -1,7 +1,7 @@
 //! The filter's file, as far as this machine has it: is it there, and is it the one that was built?
 //!
 //! `scripts/wasm.sh` prints the filter's SHA-256 and writes it beside the filter. That tells a file that was cut, mixed up or
-//! left over from another version. It stops nobody who can write both files.
+//! left over from another version, and `serve` does not start on it. It stops nobody who can write both files.
 
 use std::io;
 use std::path::Path;
@@ -33,8 +33,19 @@ pub enum Found {
     },
 }
 
-/// Logs the filter's SHA-256, and warns of a file that is not the one that was built.
-pub fn check(wasm: &Path) {
+/// The sums of a filter that is another one than was built.
+#[derive(Debug, thiserror::Error)]
+#[error("the filter's SHA-256 is {found}, and the .sha256 beside it says '{expected}'")]
+pub struct Other {
+    expected: String,
+    found: String,
+}
+
+/// Logs the filter's SHA-256.
+///
+/// # Errors
+/// If the filter is not the one that was built. One that cannot be read, as Envoy alone may, is in the log and no more.
+pub fn check(wasm: &Path) -> Result<(), Other> {
     let wasm_path = wasm.display();
     match look(wasm) {
         Ok(Found::Same(sha256)) => {
@@ -43,12 +54,10 @@ pub fn check(wasm: &Path) {
         Ok(Found::WithoutSum(sha256)) => {
             tracing::info!(%wasm_path, sha256, "the filter has no .sha256 beside it to compare with");
         }
-        Ok(Found::Other { expected, found }) => {
-            let cure = "copy latchkey.wasm and latchkey.wasm.sha256 together from one build, and restart Envoy";
-            tracing::error!(%wasm_path, expected, found, cure, "the filter is not the one that was built");
-        }
+        Ok(Found::Other { expected, found }) => return Err(Other { expected, found }),
         Err(error) => tracing::warn!(%wasm_path, %error, "cannot read the filter"),
     }
+    Ok(())
 }
 
 /// Compares the filter with the sum beside it.
@@ -94,5 +103,9 @@ mod tests {
         assert_eq!(look(&wasm).unwrap(), Found::Same(ABC.to_owned()));
         fs::write(&wasm, "abd").unwrap();
         assert!(matches!(look(&wasm).unwrap(), Found::Other { expected, .. } if expected == ABC));
+        assert!(check(&wasm).is_err());
+        // What only Envoy may read is Envoy's to judge.
+        fs::remove_file(&wasm).unwrap();
+        check(&wasm).unwrap();
     }
 }

@@ -232,6 +232,17 @@ fn only_the_owner_writes_what_envoy_sees_credentials_with() {
         }
         restore(&wasm);
         restore(&ca);
+        // Another filter than was built.
+        let sum = folder.join("own.wasm.sha256");
+        fs::write(&sum, format!("{}  own.wasm\n", "0".repeat(64))).expect("written");
+        mode(&sum, 0o644);
+        let said = refused_to(&refresher, &["serve"], "altered").await;
+        let named = said.contains("own.wasm") && said.contains("together from one build");
+        assert!(named, "{said}");
+        assert!(!clusters.exists(), "altered");
+        refresher.serve_with(&["--envoy-elsewhere"]).await;
+        refresher.stop().await;
+        clear(&sum);
         mode(&ca, 0o666);
         let doctor = refresher.try_run(&["doctor", "--offline"], "").await;
         let found = String::from_utf8_lossy(&doctor.stdout);
