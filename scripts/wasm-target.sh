@@ -87,15 +87,19 @@ fetch_source() {
 }
 
 build_std() {
-    local library
+    local library flags
     library=$(echo "$WORK"/source/usr/src/rustc-*/library)
     [ -f "$library/std/Cargo.toml" ] || { echo "no usr/src/rustc-*/library in the package" >>"$WORK/log"; return 1; }
     mkdir -p "$WORK/empty/src"
     printf '[workspace]\n[package]\nname = "empty"\nversion = "0.0.0"\nedition = "2024"\n[profile.release]\npanic = "abort"\n' \
         > "$WORK/empty/Cargo.toml"
     : > "$WORK/empty/src/lib.rs"
-    # Bitcode, so that the filter's fat LTO reaches into the standard library.
-    (cd "$WORK/empty" && env -u CARGO_TARGET_DIR RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes \
+    # Bitcode, so that the filter's fat LTO reaches into the standard library. Sources have the names that they have in the
+    # library of the toolchain: scripts/wasm.sh says why. Flags are separated by a byte that no path has.
+    flags=-Cembed-bitcode=yes
+    flags+=$'\x1f'--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/rust/deps
+    flags+=$'\x1f'--remap-path-prefix=$library=/rustc/$(sed -n 's/^commit-hash: //p' <<<"$compiler")/library
+    (cd "$WORK/empty" && env -u CARGO_TARGET_DIR -u RUSTFLAGS RUSTC_BOOTSTRAP=1 CARGO_ENCODED_RUSTFLAGS="$flags" \
         __CARGO_TESTS_ONLY_SRC_ROOT="$library" \
         cargo build --release -Zbuild-std=std,panic_abort --target "$TARGET" --target-dir "$WORK/build") >>"$WORK/log" 2>&1
 }

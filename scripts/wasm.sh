@@ -44,7 +44,24 @@ if [ -d src/shell ]; then
 fi
 
 scripts/wasm-target.sh
-cargo build --locked --quiet --profile "$profile" --target wasm32-unknown-unknown -p latchkey --lib "${cargo_options[@]}"
+# The texts of panics name source files. Under these names they say nothing of who built the filter, and its SHA-256 depends
+# neither on the folder of this clone nor on that of the crates. What matches last is taken. The environment's own flags
+# would replace these, and those of .cargo/config.toml (scripts/wasm-target.sh).
+flags=
+renamed() { flags+="'''--remap-path-prefix=$1=$2''', "; }
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+renamed "$PWD" /latchkey
+renamed "$cargo_home" /cargo
+# A mirror of the registry has a folder of another name.
+cargo fetch --locked --quiet --target wasm32-unknown-unknown
+for crates in "$cargo_home"/registry/src/*; do
+    renamed "$crates" /cargo/registry
+done
+# With the component rust-src, rustc finds the standard library's sources there.
+renamed "$(rustc --print sysroot)/lib/rustlib/src/rust" "/rustc/$(rustc -vV | sed -n 's/^commit-hash: //p')"
+env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS cargo build --locked --quiet --profile "$profile" \
+    --target wasm32-unknown-unknown --config "target.wasm32-unknown-unknown.rustflags = [$flags]" \
+    -p latchkey --lib "${cargo_options[@]}"
 readonly BUILT=${CARGO_TARGET_DIR:-target}/wasm32-unknown-unknown/$profile/latchkey.wasm
 cargo build --locked --quiet -p wasm-exports
 readonly EXPORTS=${CARGO_TARGET_DIR:-target}/debug/wasm-exports

@@ -556,6 +556,27 @@ fn the_filter_is_a_local_file_that_envoy_compiles() {
     }
 }
 
+/// The filter says nothing of who built it: where the crates and this clone are. So its SHA-256 depends on neither.
+#[test]
+fn the_filter_does_not_say_where_it_was_built() {
+    let filter = fs::read(setting("LATCHKEY_WASM")).expect("built");
+    let has = |text: &str| {
+        filter
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    };
+    assert!(has("/cargo/registry/"), "panics name their places");
+    let variable = |name| std::env::var(name).ok().filter(|path| path.len() > 1);
+    let folders = [
+        Some(source_root().display().to_string()),
+        variable("HOME").map(|home| format!("{home}/")),
+        variable("CARGO_HOME"),
+    ];
+    for folder in folders.into_iter().flatten() {
+        assert!(!has(&folder), "{folder}");
+    }
+}
+
 /// The things that are built, and those that the tests run, are what the lock files say, to the byte.
 #[test]
 fn builds_and_clients_keep_to_their_lock_files() {
