@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# envoy-config.sh [--from YAML] [--address IP] [--port PORT] [--state DIR] [--wasm FILE] > run.yaml
+# envoy-config.sh [--from YAML] [--address IP] [--port PORT] [--state DIR] [--wasm FILE] [--envoy VERSION] > run.yaml
 #
 # Prints a copy of envoy/envoy.yaml (or of another YAML of that folder) with the values replaced
 # that an installation changes: exactly those on the lines marked `# (address)`, `# (port)`,
 # `# (state)` and `# (wasm)`. What is not given stays as shipped. DIR and FILE are best absolute.
+#
+# With the VERSION of an Envoy before 1.40, what the filter may ask of it stands where that Envoy reads it.
 set -euo pipefail
 
 from=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/envoy/envoy.yaml
@@ -30,7 +32,12 @@ while [ $# -gt 0 ]; do
             port=$2 ;;
         --state) state=$2 ;;
         --wasm) wasm=$2 ;;
-        *) die "unknown option $1; usage: envoy-config.sh [--from YAML] [--address IP] [--port PORT] [--state DIR] [--wasm FILE]" ;;
+        --envoy)
+            [[ $2 =~ ^1\.([0-9]+)(\.[0-9]+)?$ ]] || die "--envoy '$2' is no version of Envoy: expected one like 1.39"
+            # Out of vm_config.
+            [ "${BASH_REMATCH[1]}" -ge 40 ] ||
+                replacements+=(-e '/^ *capability_restriction_config:$/,/^ *failure_policy:/{/failure_policy:/!s/^  //}') ;;
+        *) die "unknown option $1; usage: envoy-config.sh [--from YAML] [--address IP] [--port PORT] [--state DIR] [--wasm FILE] [--envoy VERSION]" ;;
     esac
     shift 2
 done

@@ -24,7 +24,8 @@ answers && die "port $port is taken by another program: stop it, or choose anoth
 config=$(mktemp --suffix=.yaml)
 trap 'trap - INT TERM; rm -f "$config"; kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 trap 'exit 0' INT TERM
-scripts/envoy-config.sh --port "$port" --state "$state" --wasm "$wasm" > "$config"
+version=$("$envoy" --version | sed -n 's|.* version: [0-9a-f]*/\([0-9.]*\)/.*|\1|p')
+scripts/envoy-config.sh --port "$port" --state "$state" --wasm "$wasm" --envoy "$version" > "$config"
 
 # They end with this script, also where it is killed.
 run() { setpriv --pdeathsig TERM -- "$@" </dev/null & }

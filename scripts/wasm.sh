@@ -17,6 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly MAX_BYTES=$((1800 * 1024))
 readonly KEEP=tools/wasm-exports/keep.txt
 readonly IMPORTS=tools/wasm-exports/imports.txt
+readonly LINKED=tools/wasm-exports/linked.txt
 # Cargo keeps one build of a profile: what is built beside the filter in the same one has it built anew the next time.
 profile=release
 case ${1:-} in
@@ -70,13 +71,13 @@ rustc=$(rustc --version | cut -d' ' -f2)
     || warn "THIS IS ANOTHER BINARY than the released one: it comes from rustc $rustc, not $(cat .rust-version)"
 
 # What is made of the same by the same is the same: the steps after the build take half a minute.
-made_from() { sha256sum "$BUILT" "$EXPORTS" "$KEEP" "$IMPORTS" scripts/wasm.sh tools/wasm-opt/package-lock.json "$OUT" 2>&1; }
+made_from() { sha256sum "$BUILT" "$EXPORTS" "$KEEP" "$IMPORTS" "$LINKED" scripts/wasm.sh tools/wasm-opt/package-lock.json "$OUT" 2>&1; }
 if [ "$(made_from)" = "$(cat "$OUT.made-from" 2>/dev/null)" ] && sha256sum --check --status "$OUT.made-from"; then
     echo "$OUT: $(wc -c < "$OUT") bytes, sha256 $(cut -d' ' -f1 "$OUT.sha256"), as it was"
     exit
 fi
 rm -f "$OUT.made-from"
-"$EXPORTS" "$KEEP" "$IMPORTS" "$BUILT" "$OUT.exports"
+"$EXPORTS" "$KEEP" <(cat "$IMPORTS" "$LINKED") "$BUILT" "$OUT.exports"
 
 optimised=yes
 if [ "$profile" = aside ]; then

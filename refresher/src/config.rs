@@ -28,6 +28,9 @@ const MAX_KEEP_DAYS: u32 = 3650;
 /// The most `session_headers`: each is looked for in every request.
 const MAX_SESSION_HEADERS: usize = 16;
 
+/// The oldest Envoy, 1.39.
+const OLDEST_ENVOY: u32 = 39;
+
 /// The operator's choices.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -178,6 +181,44 @@ pub struct Envoy {
     /// The socket of Envoy's escape listener, as Envoy sees the path; `run/envoy-escape.sock` of the state directory
     /// unless told.
     pub escape: Option<PathBuf>,
+    /// The version of the Envoy that reads the clusters.
+    pub version: EnvoyVersion,
+}
+
+/// A version of Envoy, as far as clusters depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct EnvoyVersion {
+    minor: u32,
+}
+
+impl Default for EnvoyVersion {
+    fn default() -> EnvoyVersion {
+        EnvoyVersion { minor: 40 }
+    }
+}
+
+impl TryFrom<String> for EnvoyVersion {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<EnvoyVersion, &'static str> {
+        let mut numbers = text.split('.').map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(1)), Some(Ok(minor @ OLDEST_ENVOY..)))
+                if numbers.all(|patch| patch.is_ok()) =>
+            {
+                Ok(EnvoyVersion { minor })
+            }
+            _ => Err("expected a version of Envoy from 1.39 on, like \"1.40\""),
+        }
+    }
+}
+
+impl EnvoyVersion {
+    /// True where a VM has capabilities; before 1.40, the plugins have them.
+    pub fn restricts_vms(self) -> bool {
+        self.minor >= 40
+    }
 }
 
 impl Default for Envoy {
@@ -186,6 +227,7 @@ impl Default for Envoy {
             trusted_ca: "/etc/ssl/certs/ca-certificates.crt".into(),
             wasm: None,
             escape: None,
+            version: EnvoyVersion::default(),
         }
     }
 }
@@ -242,6 +284,19 @@ mod tests {
         let path = folder.path().join("config.toml");
         fs::write(&path, text).unwrap();
         Config::load(&path)
+    }
+
+    #[test]
+    fn a_version_of_envoy_is_one_that_is_supported() {
+        let restricts = |version: &str| {
+            let config = load(format!("[envoy]\nversion = '{version}'")).ok()?;
+            Some(config.envoy.version.restricts_vms())
+        };
+        let found = ["1.39", "1.39.3", "1.40.0", "1.100"].map(restricts);
+        assert_eq!(found, [Some(false), Some(false), Some(true), Some(true)]);
+        for refused in ["1.38.0", "2.40", "1", "1.40.x", "1.40.", ""] {
+            assert_eq!(restricts(refused), None, "{refused}");
+        }
     }
 
     #[test]

@@ -1,11 +1,17 @@
-//! Crashes of the VM on demand, for the end-to-end tests alone: what a bug of ours would do.
+//! Crashes of the VM on demand, for the end-to-end tests alone: what a bug of ours would do, or a changed dependency.
+
+use proxy_wasm::hostcalls;
 
 use crate::header::HeaderMap;
 
-/// Crashes on a request with this header.
+/// Crashes on a request with this header. With the other one, makes a call that the filter has no use for; where Envoy
+/// refuses that, the SDK panics.
 pub(super) fn on_headers(headers: &HeaderMap) {
     if headers.first("x-latchkey-crash").is_some() {
         std::process::abort();
+    }
+    if headers.first("x-latchkey-reach").is_some() {
+        let _ = hostcalls::register_shared_queue("reach");
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use refresher::envoy::clusters::capabilities;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -574,6 +575,32 @@ fn the_filter_does_not_say_where_it_was_built() {
     ];
     for folder in folders.into_iter().flatten() {
         assert!(!has(&folder), "{folder}");
+    }
+}
+
+/// Each place where the filter is configured allows it what it uses, by the lists that the build holds it to.
+#[test]
+fn the_filter_is_allowed_what_it_uses_and_no_more() {
+    let mut uses: Vec<_> = capabilities().collect();
+    uses.sort_unstable();
+    let envoy = source_root().join("envoy");
+    for name in ["envoy.yaml", "add-to-existing.yaml"] {
+        let text = fs::read_to_string(envoy.join(name)).expect("shipped");
+        let plugins = text.matches("vm_id: latchkey").count();
+        let mut lines = text.lines().map(str::trim);
+        let mut lists = 0;
+        while lines
+            .find(|line| *line == "allowed_capabilities:")
+            .is_some()
+        {
+            let allowed: Vec<_> = lines
+                .by_ref()
+                .map_while(|line| line.strip_suffix(": {}"))
+                .collect();
+            assert_eq!(allowed, uses, "{name}");
+            lists += 1;
+        }
+        assert_eq!((plugins, lists), (1, 1), "{name}");
     }
 }
 

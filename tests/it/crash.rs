@@ -16,6 +16,7 @@ use crate::harness::{
     fake_refresher::FakeRefresher,
     holds,
     kept::Home,
+    process::WORKERS,
     records, run, setting,
     sim::Sim,
     stack::{self, OPENAI, client_key},
@@ -133,6 +134,38 @@ async fn lost_beside_poison(stack: &Crashable) -> f64 {
     assert!(all > 100, "{all}");
     assert!(crashes >= 50, "the poison did not work");
     (all - served) as f64 / all as f64 / (slowness * slowness)
+}
+
+/// The hostcall that a filter has no use for is refused to it, also in a VM that was made anew: after one round for each
+/// worker, the next one meets such a VM.
+#[test]
+fn what_the_filter_has_no_use_for_it_cannot_do() {
+    run(async {
+        let _permit = stack::permit().await;
+        let home = Home::new("crash-reach", &faulty).await;
+        let stack = Crashable::start(home).await;
+        let log = stack.folder.join("envoy.log");
+        for round in 1..=WORKERS + 1 {
+            let reaching = Caller::new(stack.envoy.port, "lk_reaching");
+            // The VM crashes, and the connection may be cut.
+            reaching
+                .try_send("GET", "/v1/models", &[("x-latchkey-reach", "1")], "")
+                .await
+                .ok();
+            eventually("it was refused", Duration::from_secs(10), async || {
+                let said = fs::read_to_string(&log).expect("Envoy's log");
+                let refusal = "restricted proxy-wasm capability: proxy_register_shared_queue";
+                let refused = said.matches(refusal).count();
+                holds(refused >= round, || format!("{refused} in round {round}"))
+            })
+            .await;
+            eventually("a good answer", Duration::from_secs(10), async || {
+                let answer = stack.caller.post(CHAT, &chat_body(false)).await;
+                holds(answer.status == 200, || format!("{answer:?}"))
+            })
+            .await;
+        }
+    });
 }
 
 /// When the VM that polls crashes, another one polls within the lease and a tick; when that one crashes, the third does.

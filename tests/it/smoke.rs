@@ -9,6 +9,7 @@ use crate::harness::{
     Answer, Caller, Stack,
     caller::{chat_body, messages_body, responses_body},
     eventually, holds,
+    process::WORKERS,
     refresher::Refresher,
     run, setting,
     sim::Sim,
@@ -60,6 +61,9 @@ fn this_envoy_is_the_one_that_was_asked_for_and_serves_requests_and_streams() {
         let version = stack.envoy.version().await;
         let path = setting("LATCHKEY_ENVOY").display().to_string();
         println!("Envoy {version} at {path}");
+        // Of each thread one, and the one that these were made of: gate and attempts are in the same.
+        let vms = stack.envoy.stat("wasm.runtime.v8.active").await;
+        assert_eq!(vms, u64::try_from(WORKERS + 2).expect("few"));
         let supported = [
             include_str!("../../.envoy-version"),
             include_str!("../../.envoy-oldest-version"),

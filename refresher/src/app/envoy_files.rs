@@ -121,6 +121,7 @@ mod tests {
             trusted_ca: at("ca.pem"),
             wasm: Some(at("latchkey.wasm")),
             escape: None,
+            ..config::Envoy::default()
         };
         (folder, envoy)
     }

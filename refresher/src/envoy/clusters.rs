@@ -11,7 +11,10 @@
 //! and no more. Nothing in a cluster judges an account: it has no outlier detection and no active health checks, for the
 //! failures of one account would then take the platform from all the others. The filter judges accounts.
 
+mod attempt;
 mod tunnel;
+
+pub use attempt::capabilities;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -339,7 +342,7 @@ fn aggregate(name: &str, hosts: &str, settings: &config::Envoy) -> Value {
                 "@type": HTTP_OPTIONS,
                 "explicit_http_config": { "http_protocol_options": {} },
                 "http_filters": [
-                    { "name": "latchkey.attempt", "typed_config": attempt(settings.wasm()) },
+                    { "name": "latchkey.attempt", "typed_config": attempt::filter(settings) },
                     {
                         "name": "envoy.filters.http.upstream_codec",
                         "typed_config": {
@@ -477,27 +480,6 @@ fn tls_context(host: &Host, ca_file: &Path) -> Value {
         context["sni"] = name.as_str().into();
     }
     context
-}
-
-/// The filter in its upstream role. `vm_config` must be the same as in envoy/envoy.yaml: gate and attempt share data
-/// only within one VM.
-fn attempt(wasm: &Path) -> Value {
-    json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm",
-        "config": {
-            "name": "latchkey.attempt",
-            "root_id": "attempt",
-            "vm_config": {
-                "vm_id": "latchkey",
-                "runtime": "envoy.wasm.runtime.v8",
-                "code": { "local": { "filename": wasm } },
-            },
-            "failure_policy": "FAIL_RELOAD",
-            "reload_config": { "backoff": { "base_interval": "0.010s" } },
-            "allow_on_headers_stop_iteration": true,
-            "configuration": { "@type": "type.googleapis.com/google.protobuf.StringValue", "value": "{}" },
-        },
-    })
 }
 
 #[cfg(test)]

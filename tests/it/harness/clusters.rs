@@ -11,6 +11,8 @@ use refresher::{
     platform::{Profile, catalog::Catalog},
 };
 
+use super::envoy::VERSION;
+
 /// The cluster of a platform, or of an account that has one of its own here: so a test can move one account elsewhere.
 pub fn name(owner: &str) -> String {
     format!("latchkey-{owner}")
@@ -55,6 +57,7 @@ fn settings(state: &Path, wasm: &Path) -> config::Envoy {
     config::Envoy {
         wasm: Some(wasm.to_owned()),
         escape: Some(state.join("run").join(ESCAPE_SOCKET)),
+        version: VERSION.clone().try_into().expect("a version"),
         ..config::Envoy::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -19,6 +19,15 @@ use super::{
 
 /// Where the shipped configuration has the admin interface, in a stack's folder.
 pub const ADMIN_SOCKET: &str = "state/run/envoy-admin.sock";
+
+/// The version of the Envoy under test.
+pub static VERSION: LazyLock<String> = LazyLock::new(|| {
+    let mut command = std::process::Command::new(setting("LATCHKEY_ENVOY"));
+    let said = command.arg("--version").output().expect("Envoy runs");
+    let said = String::from_utf8(said.stdout).expect("UTF-8");
+    // … version: COMMIT/VERSION/…
+    said.split('/').rev().nth(3).expect("a version").to_owned()
+});
 
 /// A running Envoy.
 #[derive(Debug)]
@@ -42,7 +51,8 @@ impl Envoy {
             .args(["--port", &port.to_string(), "--state"])
             .arg(folder.join("state"))
             .arg("--wasm")
-            .arg(setting("LATCHKEY_WASM"));
+            .arg(setting("LATCHKEY_WASM"))
+            .args(["--envoy", &VERSION]);
         let printed = program::output_of(script, START_LIMIT).await;
         assert!(printed.status.success(), "{printed:?}");
         let mut text = String::from_utf8(printed.stdout).expect("UTF-8");

@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use super::{
-    RUNTIME, eventually, eventually::holds, program::Program, setting, sim::Sim, wall_clock,
+    RUNTIME, envoy::VERSION, eventually, eventually::holds, program::Program, setting, sim::Sim,
+    wall_clock,
 };
 
 /// The longest that it may take to start: it opens its store and writes the clusters.
@@ -46,9 +47,10 @@ impl Refresher {
     pub fn new(folder: &Path, sim: &Sim) -> Self {
         let text = |path: &Path| path.to_str().expect("UTF-8").to_owned();
         let config = format!(
-            "acknowledged_terms = ['codex']\nplatforms_dir = '{}'\n{SHORT_LIVES}[envoy]\nwasm = '{}'\n",
+            "acknowledged_terms = ['codex']\nplatforms_dir = '{}'\n{SHORT_LIVES}[envoy]\nwasm = '{}'\nversion = '{}'\n",
             text(&sim.platforms_dir),
             text(&setting("LATCHKEY_WASM")),
+            *VERSION,
         );
         fs::write(folder.join("state/config.toml"), config).expect("written");
         Self {

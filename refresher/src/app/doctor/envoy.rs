@@ -25,6 +25,9 @@ const MAX_DUMP_BYTES: usize = 32 * 1024 * 1024;
 /// The most bytes of what answers where callers connect.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
+/// The member in which a plugin or its VM has what the filter may do.
+const CAPABILITIES: &str = "capability_restriction_config";
+
 /// The account that Envoy gives of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admin {
@@ -38,6 +41,8 @@ pub struct Admin {
     pub ports: BTreeSet<u16>,
     /// The gate's `max_unconfirmed_seconds`; none where the gate was not found.
     pub max_unconfirmed_seconds: Option<u64>,
+    /// Its gate and its clusters allow the filter different things.
+    pub is_split: bool,
 }
 
 /// The file of clusters.
@@ -88,6 +93,7 @@ impl Admin {
             uptime_seconds: uptime.and_then(|text| text.trim_end_matches('s').parse().ok()),
             ..Admin::default()
         };
+        let mut allowed = Vec::new();
         for part in dump["configs"].as_array().into_iter().flatten() {
             let kind = part["@type"].as_str().unwrap_or_default();
             if kind.ends_with("ClustersConfigDump") {
@@ -107,7 +113,13 @@ impl Admin {
                 each(part, "config", &mut |plugin| admin.take_gate(plugin));
             }
             each(part, "vm_config", &mut |vm| admin.take_filter(vm));
+            each(part, "config", &mut |plugin| {
+                if plugin["vm_config"]["vm_id"] == "latchkey" {
+                    allowed.push((&plugin[CAPABILITIES], &plugin["vm_config"][CAPABILITIES]));
+                }
+            });
         }
+        admin.is_split = allowed.windows(2).any(|pair| pair[0] != pair[1]);
         admin
     }
 
@@ -254,7 +266,7 @@ mod tests {
              "dynamic_active_clusters": [{"cluster": {"name": "latchkey-openai"}}],
              "dynamic_warming_clusters": [{"cluster": {"name": "latchkey-codex"}}]},
             {"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump",
-             "static_listeners": [{"listener": {"address": address(8080), "filters": [gate, other]}}]},
+             "static_listeners": [{"listener": {"address": address(8080), "filters": [&gate, &other]}}]},
         ]});
         let admin = Admin::of(&json!({"uptime_current_epoch": "77s"}), &dump);
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
@@ -266,8 +278,18 @@ mod tests {
                 clusters: names(&["refresher_admin", "latchkey-openai"]),
                 ports: [8080].into(),
                 max_unconfirmed_seconds: Some(60),
+                is_split: false,
             }
         );
+        // A cluster allows the filter something, and the gate nothing in particular.
+        let mut attempt = gate.clone();
+        attempt["config"]["vm_config"][CAPABILITIES] =
+            json!({"allowed_capabilities": {"proxy_log": {}}});
+        let of = |attempt: &Value| {
+            let dump = json!({"configs": [{"clusters": [attempt, other]}, {"listeners": [gate]}]});
+            Admin::of(&json!({}), &dump).is_split
+        };
+        assert!(of(&attempt) && !of(&gate));
         assert_eq!(
             Admin::of(&json!(1), &json!({"configs": 3})),
             Admin::default()

@@ -160,6 +160,7 @@ fn well() -> Facts {
             clusters: ["latchkey-codex".to_owned()].into(),
             ports: [8080].into(),
             max_unconfirmed_seconds: Some(60),
+            is_split: false,
         }),
         clusters: ClustersRead {
             is_there: true,
@@ -334,6 +335,9 @@ const BROKEN: &[(&str, Break)] = &[
     ("two filters", |facts| {
         let other = Ok(Found::WithoutSum("cd".repeat(32)));
         facts.filters.push(("/opt/latchkey.wasm".into(), other));
+    }),
+    ("a gate that its clusters' list is not in", |facts| {
+        facts.envoy.as_mut().expect("it answers").is_split = true;
     }),
     ("a filter that Envoy has not loaded", |facts| {
         facts.is_filter_newer = true

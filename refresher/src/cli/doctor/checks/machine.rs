@@ -248,6 +248,15 @@ pub(super) fn filter(facts: &Facts) -> Vec<Finding> {
             "name one file in both: refresher serve --wasm FILE, and the same FILE in Envoy's configuration",
         ));
     }
+    if facts.envoy.as_ref().is_some_and(|envoy| envoy.is_split) {
+        found.push(finding(
+            Broken,
+            "filter",
+            "the gate and the clusters allow the filter different things, so that each has VMs of its own, which share nothing",
+            "copy capability_restriction_config of envoy/envoy.yaml into the gate's vm_config and restart Envoy; one before 1.40 \
+             has it beside vm_config, and `version` of [envoy] in config.toml says so",
+        ));
+    }
     if facts.is_filter_newer {
         found.push(finding(
             Wrong,
