@@ -12,6 +12,7 @@ mod preferences;
 pub mod refusal;
 mod request;
 pub mod select;
+pub mod standing;
 mod tables;
 
 use std::rc::Rc;
@@ -219,7 +220,7 @@ impl Gate {
         wanted.whole |=
             table.depends_on_length() && request.headers.first("content-length").is_none();
         // A key with a list of models: platforms take the last of two, and some the body's before the path's.
-        wanted.whole |= subject.allowed.is_some_and(|models| !models.is_all());
+        wanted.whole |= !subject.allowed.is_all();
         Ok(Ok(wanted))
     }
 
@@ -395,22 +396,26 @@ fn check_rights(
     subject: &Subject<'_>,
     door: &Door,
 ) -> Result<(), Refusal> {
-    let allowed = subject.allowed.filter(|_| !door.modelless);
-    if let Some(allowed) = allowed {
+    let lists_models = !door.modelless && !subject.allowed.is_all();
+    if !door.modelless {
+        let allowed = subject.allowed;
         if !allowed.contain(subject.asked.map(HeaderText::as_str)) {
             return Err(match subject.asked {
                 Some(model) => Refusal::ModelNotAllowed(Some(model.clone())),
                 None => Refusal::NoModel(None),
             });
         }
-        if !allowed.is_all() && !request.names_one_model() {
-            return Err(Refusal::ModelNotAllowed(None));
+        if lists_models && !request.names_one_model() {
+            return Err(match request.carried {
+                // Its key had no list at the first try, and its body is not read again.
+                Some(_) => Refusal::Withdrawn,
+                None => Refusal::ModelNotAllowed(None),
+            });
         }
     }
     if door.of_account && subject.wish.is_none() {
         return Err(Refusal::ListOfAccount);
     }
-    let lists_models = allowed.is_some_and(|models| !models.is_all());
     let demands = lists_models || !subject.demands.is_none();
     if door.uncounted && (demands || request.has_token_limits(view)) {
         return Err(Refusal::Uncounted);
@@ -528,6 +533,7 @@ fn carried_of(
         streams: request.streams(),
         at_home: need.home.is_some(),
         moved: before.is_some_and(|before| before.moved),
+        one_model: !subject.allowed.is_all(),
         stored: before.map_or(request.facts.store, |before| before.stored),
     }
 }

@@ -138,6 +138,9 @@ pub enum Refusal {
     NotReady,
     /// The refresher has not confirmed the snapshot for longer than the operator allows.
     Unconfirmed,
+    /// The account that served the request, or its key's right to the pool or the model, was taken away while it was
+    /// under way.
+    Withdrawn,
     /// The upstream filter was reached without an account.
     NoCredential,
     /// The platform refuses the account's credential, and no other account could serve the request.
@@ -313,6 +316,7 @@ impl Refusal {
             | Self::HomeUnknown
             | Self::NotReady
             | Self::Unconfirmed
+            | Self::Withdrawn
             | Self::NoCredential => 503,
         }
     }
@@ -354,6 +358,7 @@ impl Refusal {
             Self::Uncounted => "latchkey_uncounted",
             Self::NotReady => "latchkey_not_ready",
             Self::Unconfirmed => "latchkey_unconfirmed",
+            Self::Withdrawn => "latchkey_withdrawn",
             Self::NoCredential => "latchkey_no_credential",
             Self::Untranslatable { .. } => "latchkey_untranslatable",
             Self::Unchangeable { .. } | Self::Unwrappable(_) => "latchkey_unchangeable",
@@ -369,7 +374,7 @@ impl Refusal {
     /// The seconds after which a new try makes sense; none where it never does by itself.
     fn retry_after(&self) -> Option<u32> {
         match self {
-            Self::NotReady | Self::NoCredential => Some(1),
+            Self::NotReady | Self::Withdrawn | Self::NoCredential => Some(1),
             Self::AllOut(all) | Self::HomeOut(all) if all.is_over() => None,
             Self::AllOut(all) | Self::HomeOut(all) => Some(all.retry_after.unwrap_or(5)),
             Self::HomeUnknown => Some(2),

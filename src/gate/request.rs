@@ -4,6 +4,7 @@ use super::{
     client_key::Presented,
     models::{is_exact, mapped},
     refusal::{MeantBase, Refusal, Reply},
+    standing,
 };
 use crate::{
     decode::Coding,
@@ -64,8 +65,8 @@ pub(super) enum Entry {
 pub(super) struct Subject<'a> {
     pub(super) key: &'a Id,
     pub(super) pool: &'a Id,
-    /// The models that its key allows; all of them where that was looked at before.
-    pub(super) allowed: Option<&'a Models>,
+    /// The models that its key allows.
+    pub(super) allowed: &'a Models,
     /// The request may not be translated.
     pub(super) untranslated: bool,
     /// The model that it asks for serves it, or none.
@@ -107,9 +108,12 @@ impl Request {
         Id::try_from(id.ok()?).ok()
     }
 
-    /// The client key that it came with; none on a later try, which has lost it.
+    /// The client key that it came with, as the snapshot has it; on a later try, which has lost it, by its id.
     pub fn client_key<'a>(&self, view: &'a View) -> Option<&'a ClientKey> {
-        view.key(self.key.as_ref()?)
+        match &self.carried {
+            Some(carried) => view.key_of(&carried.key),
+            None => view.key(self.key.as_ref()?),
+        }
     }
 
     /// Returns true if that key has limits of tokens.
@@ -269,8 +273,11 @@ impl Request {
     }
 
     /// Returns true if nothing in it names another model than [`Self::model`]: what was not read could, and the platform
-    /// may prefer that.
+    /// may prefer that. A later try knows it where its key had a list of models at the first one.
     pub(super) fn names_one_model(&self) -> bool {
+        if let Some(carried) = &self.carried {
+            return carried.one_model;
+        }
         let Facts {
             model,
             models_differ,
@@ -326,57 +333,42 @@ impl Entry {
 // === impl Subject ===
 
 impl<'a> Subject<'a> {
-    /// Describes a request by its client key and its body, or by what the filter state says.
+    /// Describes a request by its client key, as that is now, and by its body, or what the filter state says of it.
     pub(super) fn of(request: &'a Request, view: &'a View, now: u64) -> Result<Self, Refusal> {
-        if let Some(carried) = &request.carried {
-            return Ok(Self {
-                key: &carried.key,
-                pool: &carried.pool,
-                allowed: None,
-                untranslated: carried.untranslated,
-                exact_model: carried.exact_model,
-                demands: carried.demands,
-                wish: carried.wished_account(),
-                platform: wished_platform(carried, view),
-                may_choose: carried.wish != Wish::Any,
-                model: carried.model.as_ref(),
-                asked: carried.asked.as_ref().or(carried.model.as_ref()),
-                lacks: carried.lacks,
-                home: carried
-                    .at_home
-                    .then(|| hash64(&[carried.account.as_str().as_bytes()])),
-            });
-        }
         let Request { headers, facts, .. } = request;
-        let hash = request.key.as_ref().ok_or(Refusal::NoKey)?;
-        let key = view.key(hash).ok_or(Refusal::UnknownKey)?;
-        if key.is_expired(now) {
-            return Err(Refusal::KeyExpired(key.name.clone()));
+        let carried = request.carried.as_deref();
+        if carried.is_none() && request.key.is_none() {
+            return Err(Refusal::NoKey);
         }
-        let pool = match headers.first(POOL_HEADER) {
-            None => &key.pool,
-            Some(wish) => {
-                let mut pools = key.may_choose.pools.iter().chain([&key.pool]);
-                let named = pools.find(|pool| pool.as_str().as_bytes() == wish);
-                named.ok_or(Refusal::ChoiceNotAllowed)?
+        let key = standing::usable(request.client_key(view), now)?;
+        let pool = match (carried, headers.first(POOL_HEADER)) {
+            (Some(carried), _) => standing::pool_of(carried, key)?,
+            (None, None) => &key.pool,
+            (None, Some(wish)) => key.pool_named(wish).ok_or(Refusal::ChoiceNotAllowed)?,
+        };
+        let wish = match (carried, headers.first(ACCOUNT_HEADER)) {
+            (Some(carried), _) => carried.wished_account(),
+            (None, None) => facts.account.as_deref(),
+            (None, Some(wish)) => {
+                Some(std::str::from_utf8(wish).map_err(|_| Refusal::ChoiceNotAllowed)?)
             }
         };
-        let wish = match headers.first(ACCOUNT_HEADER) {
-            None => facts.account.as_deref(),
-            Some(wish) => Some(std::str::from_utf8(wish).map_err(|_| Refusal::ChoiceNotAllowed)?),
+        let platform = match carried {
+            Some(carried) => wished_platform(carried, view),
+            None => facts.platform.as_deref(),
         };
-        let platform = facts.platform.as_deref();
         if (wish.is_some() || platform.is_some()) && !key.may_choose.account {
             return Err(Refusal::ChoiceNotAllowed);
         }
-        let asked = request.model();
+        let asked = carried.and_then(|carried| carried.asked.as_ref());
+        let asked = asked.or_else(|| request.model());
         let within = view.pool(pool).map(|pool| &**pool);
         let mapped = asked.map(|asked| mapped(key, within, asked.as_str()));
         let mapped = mapped.unwrap_or_default();
         Ok(Self {
             key: &key.id,
             pool,
-            allowed: Some(&key.models),
+            allowed: &key.models,
             demands: key.demands.or_effort(mapped.effort),
             exact_model: is_exact(key, within),
             untranslated: key.untranslated || within.is_some_and(|pool| pool.untranslated),
@@ -385,10 +377,15 @@ impl<'a> Subject<'a> {
             may_choose: key.may_choose.account,
             model: mapped.model.or(asked),
             asked,
-            lacks: Lacks::of(facts),
-            home: None,
+            lacks: carried.map_or_else(|| Lacks::of(facts), |carried| carried.lacks),
+            home: carried.filter(|carried| carried.at_home).map(home_hash),
         })
     }
+}
+
+/// The hash of the account that has what the request goes on from.
+fn home_hash(carried: &Carried) -> u64 {
+    hash64(&[carried.account.as_str().as_bytes()])
 }
 
 /// The platform that a request asked for which comes again: that of the account that it had.

@@ -99,6 +99,8 @@ pub struct Carried {
     pub at_home: bool,
     /// An earlier try found that its account does not have what the request goes on from, or serves another model.
     pub moved: bool,
+    /// Its key has a list of models, and nothing in the body names another one than [`Self::model`] or [`Self::asked`].
+    pub one_model: bool,
     /// The request asks the platform to keep the answer, or not to; none where it leaves that to the platform.
     pub stored: Option<bool>,
 }
@@ -220,6 +222,7 @@ impl Carried {
             streams: _,
             at_home: _,
             moved: _,
+            one_model: _,
             stored: _,
         } = self;
         let mut text = String::with_capacity(USUAL_BYTES);
@@ -279,6 +282,7 @@ impl Carried {
             (self.streams, " answer=stream"),
             (self.at_home, " home=account"),
             (self.moved, " moved=yes"),
+            (self.one_model, " names=one"),
             (self.stored == Some(false), " stored=no"),
             (self.stored == Some(true), " stored=yes"),
         ] {
@@ -384,6 +388,7 @@ impl Carried {
             streams: pairs.has("answer=stream"),
             at_home: pairs.has("home=account"),
             moved: pairs.has("moved=yes"),
+            one_model: pairs.has("names=one"),
             stored: match (pairs.has("stored=yes"), pairs.has("stored=no")) {
                 (false, false) => None,
                 (asks, _) => Some(asks),
@@ -591,6 +596,7 @@ mod tests {
             streams: false,
             at_home: false,
             moved: false,
+            one_model: false,
             stored: None,
             asked: None,
         }
@@ -629,6 +635,7 @@ mod tests {
             streams: true,
             at_home: true,
             moved: true,
+            one_model: true,
             stored: Some(false),
             asked: HeaderText::try_from("claude-x").ok(),
             ..first.clone()
@@ -646,7 +653,7 @@ mod tests {
             second.encode()
         );
         assert_eq!(refused.encode(), words);
-        let words = " model=gpt-6.1-sol asked=claude-x thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground lacks=small translation=off models=exact wish=account answer=stream home=account moved=yes stored=no effort=low most=xhigh tier=flex id=";
+        let words = " model=gpt-6.1-sol asked=claude-x thing=resp_1 part=a=b session=0000000000000007 turn=first lacks=stream lacks=store_false lacks=foreground lacks=small translation=off models=exact wish=account answer=stream home=account moved=yes names=one stored=no effort=low most=xhigh tier=flex id=";
         assert_eq!(told.encode(), first.encode().replace(" id=", words));
         for carried in [first, second, third, told, refused] {
             let text = carried.encode();

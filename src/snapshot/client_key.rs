@@ -64,6 +64,12 @@ impl ClientKey {
     pub fn is_expired(&self, now: u64) -> bool {
         self.expires_at.is_some_and(|end| now >= end)
     }
+
+    /// Returns the pool of this name, if it is the key's own or one that its caller may choose.
+    pub fn pool_named(&self, name: &[u8]) -> Option<&Id> {
+        let mut pools = self.may_choose.pools.iter().chain([&self.pool]);
+        pools.find(|pool| pool.as_str().as_bytes() == name)
+    }
 }
 
 /// The SHA-256 of a client key, 64 hex digits in JSON.

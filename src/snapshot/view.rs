@@ -19,8 +19,10 @@ pub struct View {
     accounts: Known<Id, Rc<Account>>,
     pools: Known<Id, Rc<Pool>>,
     keys: Known<KeyHash, ClientKey>,
-    /// The keys that have limits, by id.
-    limited_keys: Known<Id, KeyHash>,
+    /// Their hashes, by id.
+    key_hashes: Known<Id, KeyHash>,
+    /// The number of keys that have limits.
+    limited_keys: usize,
     /// The number of accounts that have limits.
     limited_accounts: usize,
     /// The records of each bucket, so that its next content replaces them.
@@ -62,14 +64,19 @@ impl View {
         self.keys.get(hash)
     }
 
+    /// The client key of this id.
+    pub fn key_of(&self, id: &Id) -> Option<&ClientKey> {
+        self.keys.get(self.key_hashes.get(id)?)
+    }
+
     /// The client key of this id, if it has limits.
     pub fn limited_key(&self, id: &Id) -> Option<&ClientKey> {
-        self.keys.get(self.limited_keys.get(id)?)
+        self.key_of(id).filter(|key| !key.limits.is_none())
     }
 
     /// Returns true if any key or account has limits.
     pub fn has_limits(&self) -> bool {
-        !self.limited_keys.is_empty() || self.limited_accounts > 0
+        self.limited_keys > 0 || self.limited_accounts > 0
     }
 
     /// The pool of this id.
@@ -115,7 +122,9 @@ impl View {
                 Held::Pool(id) => drop(self.pools.remove(&id)),
                 Held::Key(hash) => {
                     if let Some(old) = self.keys.remove(&hash) {
-                        self.limited_keys.remove(&old.id);
+                        self.key_hashes.remove(&old.id);
+                        let was_limited = usize::from(!old.limits.is_none());
+                        self.limited_keys = self.limited_keys.saturating_sub(was_limited);
                     }
                 }
             }
@@ -145,9 +154,9 @@ impl View {
                 }
                 Record::Key(key) => {
                     let hash = key.sha256;
-                    if !key.limits.is_none() {
-                        self.limited_keys.insert(key.id.clone(), hash);
-                    }
+                    let is_limited = usize::from(!key.limits.is_none());
+                    self.limited_keys = self.limited_keys.saturating_add(is_limited);
+                    self.key_hashes.insert(key.id.clone(), hash);
                     self.keys.insert(hash, key);
                     Held::Key(hash)
                 }
@@ -197,7 +206,8 @@ impl Default for View {
             accounts: Known::default(),
             pools: Known::default(),
             keys: Known::default(),
-            limited_keys: Known::default(),
+            key_hashes: Known::default(),
+            limited_keys: 0,
             limited_accounts: 0,
             contents: std::iter::repeat_with(Vec::new).take(BUCKETS).collect(),
             version: 0,

@@ -178,6 +178,9 @@ impl Refusal {
             Self::Unconfirmed => {
                 "The gateway has not heard from its refresher for longer than its operator allows, so it does not know who may still use it. Its operator should start the refresher."
             }
+            Self::Withdrawn => {
+                "What was to serve this request was taken away or changed while it was under way: the account, or what its client key may use. Send it again."
+            }
             Self::NoCredential => {
                 "The account that was chosen for this request is gone. Nothing was sent to the platform. Try again."
             }

@@ -46,7 +46,7 @@ fn all_out(accounts: u32, retry_after: Option<u32>) -> AllOut {
 }
 
 /// The kinds of refusals: one more than the last [place].
-const KINDS: usize = 44;
+const KINDS: usize = 45;
 
 /// The place of each kind among the [samples]. The compiler asks for a new one here; it has to be
 /// among the samples too.
@@ -96,6 +96,7 @@ fn place(refusal: &Refusal) -> usize {
         Refusal::Unwrappable(_) => 41,
         Refusal::NoModel(_) => 42,
         Refusal::NotInPool { .. } => 43,
+        Refusal::Withdrawn => 44,
     }
 }
 
@@ -232,6 +233,7 @@ fn samples() -> Vec<Refusal> {
             pool: pool(),
             wished: wished(None, Some("openai")),
         },
+        Withdrawn,
     ]
 }
 

@@ -16,6 +16,7 @@ mod maps;
 mod pairs;
 mod translated;
 mod waits;
+mod withdrawal;
 mod wrapped;
 
 use super::Vm;
