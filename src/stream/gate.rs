@@ -5,12 +5,14 @@
 //! where the plugin sets `allow_on_headers_stop_iteration`.
 
 mod coded;
+mod standing;
 
 use self::coded::{Coded, Plain};
 use super::Event;
 use crate::{
     attempt::{EARLY_STATUS, ESTIMATE_HEADER, REDIRECT_STATUS, STATUS_HEADER},
     budget::{KeyName, NoRoom},
+    deadline::Deadline,
     decode::Fault,
     gate::{CLUSTER_HEADER, Decision, Forward, Refusal, Reply, Request, refusal::ERROR_HEADER},
     host::{Action, Host, Side, Stream},
@@ -51,6 +53,8 @@ pub struct GateStream {
     key: Option<KeyName>,
     /// The connection on which that came.
     connection: Option<u64>,
+    /// The time of the next look if the request may still go on, once it was sent on and more of it comes.
+    next_look: Deadline,
     /// True if the request has no answer yet, its connection is one more than its key may keep, and its caller can
     /// break it off.
     is_beyond: bool,
@@ -110,6 +114,7 @@ impl GateStream {
             held: 0,
             key: None,
             connection: None,
+            next_look: Deadline::default(),
             is_beyond: false,
         }
     }
@@ -131,6 +136,7 @@ impl GateStream {
             Event::RequestTrailers => match &mut self.stage {
                 Stage::Starting(starting) => starting.is_whole = true,
                 Stage::Coded(_) => self.decode(worker, stream),
+                Stage::Open => self.look_again(worker, stream),
                 _ => self.decide_on_what_was_read(worker, stream),
             },
             Event::AnswerHeaders { .. } => {
@@ -297,7 +303,8 @@ impl GateStream {
                     self.answer(&reply, stream);
                 }
             }
-            Stage::New | Stage::Waits(_) | Stage::Open | Stage::Answered => {}
+            Stage::Open => self.look_again(worker, stream),
+            Stage::New | Stage::Waits(_) | Stage::Answered => {}
         }
     }
 

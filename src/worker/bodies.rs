@@ -6,7 +6,7 @@ use super::Worker;
 use crate::{
     budget::{KeyName, Shares},
     dialect::Dialect,
-    gate::{Refusal, Reply, Request},
+    gate::{Refusal, Reply, Request, standing},
     host::Host,
     request::carried::TryId,
 };
@@ -93,6 +93,33 @@ impl<H: Host> Worker<H> {
                 reply.with_request_id(dialect, id)
             }
         })
+    }
+
+    /// Returns the answer to the request of `context`, which was sent on and of which more comes, where what it was sent on
+    /// with was taken away meanwhile. `property`: what its tries have told of it.
+    pub fn withdrawn(
+        &mut self,
+        context: u32,
+        property: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Option<Reply> {
+        let (now, moved) = (self.host.recently(), self.host.take_moved());
+        self.follower.look(&self.host, now, moved);
+        let (try_id, is_confirmed) = (self.try_id(context), self.is_confirmed(now));
+        let (carried, view) = (self.sent.of(try_id)?, self.follower.current()?);
+        let checked = standing::check(carried, view, now);
+        let refusal = match checked {
+            Ok(()) if is_confirmed => return None,
+            Ok(()) => Refusal::Unconfirmed,
+            // It has left that account, and goes to another one when it is whole.
+            Err(Refusal::Withdrawn)
+                if property().is_some_and(|text| !self.sent.is_own(try_id, &text)) =>
+            {
+                return None;
+            }
+            Err(refusal) => refusal,
+        };
+        let (dialect, id) = (carried.dialect, carried.id.as_ref());
+        Some(refusal.reply(dialect).with_request_id(dialect, id))
     }
 
     /// Holds the `made` bytes that the body of the request of `context` was decoded to so far, and

@@ -94,6 +94,12 @@ impl Tries {
         Some(&self.0.get(&try_id)?.carried.1)
     }
 
+    /// Returns true if this is the property of that try: no attempt has written what comes next.
+    pub fn is_own(&self, try_id: TryId, text: &[u8]) -> bool {
+        let sent = self.0.get(&try_id);
+        sent.is_some_and(|sent| sent.carried.0.as_bytes() == text)
+    }
+
     /// Counts the tries that are under way, by client key.
     pub fn by_key(&self) -> HashMap<&Id, usize> {
         let mut counts = HashMap::new();

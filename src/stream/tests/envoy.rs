@@ -506,7 +506,13 @@ impl Call {
     pub(super) fn sends_trailers(&mut self) {
         (self.whole, self.has_trailers) = (true, true);
         match self.attempt.as_ref().map(|(_, stream)| stream.clone()) {
-            Some(stream) => self.at_the_attempt(&stream, Event::RequestTrailers),
+            Some(stream) => {
+                let action = self.on(Role::Gate, Event::RequestTrailers);
+                self.after_gate(action);
+                if self.answer.is_none() {
+                    self.at_the_attempt(&stream, Event::RequestTrailers);
+                }
+            }
             None => {
                 let action = self.on(Role::Gate, Event::RequestTrailers);
                 self.body_after_the_gate();

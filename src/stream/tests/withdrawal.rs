@@ -3,14 +3,18 @@
 
 use super::{
     coded::gzip,
-    envoy::{BODY, Envoy, KEY, head, records},
+    envoy::{BODY, Call, Envoy, KEY, head, records},
 };
 use crate::{
+    id::Id,
     snapshot::{Account, ClientKey, Policy, Record, fixture},
 };
 
 const LIMITED: &[u8] = br#"{"error":{"code":"rate_limit_exceeded","message":"slow down"}}"#;
 const ANSWER: &[u8] = include_bytes!("../../../tests/fixtures/codex/response.sse");
+
+/// The beginning of a body, after which the gate lets the request go.
+const BEGINNING: &[u8] = br#"{"model":"gpt-6.1-sol","input":""#;
 
 fn accounts() -> [Account; 2] {
     ["acc_1", "acc_2"].map(|id| fixture::account(id, "codex"))
@@ -197,4 +201,124 @@ fn a_body_that_is_read_goes_nowhere_once_its_key_is_gone() {
     envoy.publish(&with_key(None));
     call.is_answered();
     call.is_refused(401, "latchkey_unknown_key");
+}
+
+/// A request that the gate has let go, of which more is to come.
+fn under_way(envoy: &mut Envoy) -> Call {
+    let mut call = envoy.call(&head("/v1/responses"));
+    call.sends(BEGINNING, false);
+    call.is_at("acc_1");
+    call
+}
+
+#[test]
+fn a_body_that_was_let_go_does_not_end_once_its_key_is_gone() {
+    for with_trailers in [false, true] {
+        for Case {
+            before,
+            after,
+            refused: (status, code),
+        } in cases()
+        {
+            if !before.models.is_all() {
+                // It is read to its end.
+                continue;
+            }
+            let mut envoy = Envoy::with(&with_key(Some(before)));
+            let mut call = under_way(&mut envoy);
+            call.sends(b"x", false);
+            envoy.publish(&with_key(after));
+            match with_trailers {
+                true => call.sends_trailers(),
+                false => call.sends(b"\"}", true),
+            }
+            assert_eq!(call.sent_bytes(), [BEGINNING, b"x"].concat());
+            call.is_refused(status, code);
+            assert_eq!(
+                envoy.records(),
+                [format!(
+                    "acc_1 {status} attempts=1 - {code} whole tokens=null"
+                )]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_body_that_was_let_go_does_not_end_at_an_account_that_is_gone() {
+    let member_no_more = || {
+        let mut records = with_key(Some(key_1()));
+        for record in &mut records {
+            if let Record::Pool(pool) = record {
+                let gone = Id::try_from("acc_1").unwrap();
+                pool.members.retain(|member| member.account != gone);
+            }
+        }
+        records
+    };
+    let disabled = || {
+        let mut records = with_key(Some(key_1()));
+        records
+            .retain(|record| !matches!(record, Record::Account(one) if one.id.as_str() == "acc_1"));
+        records
+    };
+    let ended = || {
+        let mut records = with_key(Some(key_1()));
+        for record in &mut records {
+            if let Record::Account(account) = record
+                && account.id.as_str() == "acc_1"
+            {
+                account.expires_at = Some(1);
+            }
+        }
+        records
+    };
+    for after in [member_no_more(), disabled(), ended()] {
+        let mut envoy = Envoy::with(&with_key(Some(key_1())));
+        let mut call = under_way(&mut envoy);
+        envoy.publish(&after);
+        call.sends(b"\"}", true);
+        assert_eq!(call.sent_bytes(), BEGINNING);
+        call.is_refused(503, "latchkey_withdrawn");
+        // Sent again, it goes elsewhere.
+        envoy.ask().is_at("acc_2");
+    }
+    // What has left that account for another one does not need it.
+    let mut envoy = Envoy::with(&with_key(Some(key_1())));
+    let mut call = under_way(&mut envoy);
+    call.platform(429, &[("retry-after", "60")], LIMITED);
+    envoy.publish(&disabled());
+    call.sends(b"\"}", true);
+    call.is_at("acc_2");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+}
+
+#[test]
+fn a_body_goes_on_while_nothing_of_its_own_is_taken_away() {
+    let mut envoy = Envoy::with(&with_key(Some(key_1())));
+    let mut call = under_way(&mut envoy);
+    let mut more = with_key(Some(key_1()));
+    let other = fixture::client_key("key_2", b"lk_9876543210", "default");
+    more.push(Record::Key(other));
+    envoy.publish(&more);
+    envoy.after(10_000);
+    call.sends(b"x", false);
+    envoy.after(10_000);
+    call.sends(b"\"}", true);
+    call.is_at("acc_1");
+    call.platform(200, &[], ANSWER);
+    call.gets(200, ANSWER);
+}
+
+/// Where the operator bounds how long a snapshot is used that nobody confirms, that holds for a body that was let go.
+#[test]
+fn a_body_that_was_let_go_does_not_end_by_a_snapshot_that_nobody_confirms() {
+    let mut envoy = Envoy::with(&with_key(Some(key_1())));
+    envoy.configure(r#"{"max_unconfirmed_seconds":60}"#);
+    envoy.publish(&with_key(Some(key_1())));
+    let mut call = under_way(&mut envoy);
+    envoy.after(60_001);
+    call.sends(b"\"}", true);
+    call.is_refused(503, "latchkey_unconfirmed");
 }

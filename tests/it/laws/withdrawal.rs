@@ -1,11 +1,16 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 
 use crate::harness::{
     Caller, Stack,
     caller::{chat_body, responses_body},
-    eventually, holds, records,
+    eventually, holds, raw, records,
     refresher::Refresher,
     run,
     sim::Sim,
@@ -257,5 +262,144 @@ fn a_record_that_the_filter_cannot_read_keeps_nothing_in_use() {
         status_of(&caller, 200).await;
         assert_eq!(stack.sim.count("rejected_credentials").await, 0);
         assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// Another account with a key of the OpenAI API.
+const OTHER: &str = "acc_other";
+
+/// A pool of two accounts at OpenAI, the first of which is at a platform that does what a test says; and a client key.
+struct Slow {
+    stack: Stack,
+    platform: TcpListener,
+    caller: Caller,
+}
+
+impl Slow {
+    async fn start(name: &str) -> Self {
+        let stack = Stack::start(name).await;
+        stack.sim.add_api_key("openai", "sk-other", "other").await;
+        stack.have_clusters(&[OPENAI, OTHER]).await;
+        let platform = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+        let port = platform.local_addr().expect("an address").port();
+        stack.replug_in_plain_text(OPENAI, port).await;
+        let key = client_key("goes");
+        let authority = stack.sim.authority();
+        let revision = stack.refresher.publish([
+            records::account(OTHER, "openai", authority, "sk-other", json!({})),
+            records::pool("both", "fill_first", &[OPENAI, OTHER]),
+            records::key("key_goes", &key, "both"),
+        ]);
+        stack.reaches(revision).await;
+        let caller = Caller::new(stack.envoy.port, &key);
+        Self {
+            stack,
+            platform,
+            caller,
+        }
+    }
+
+    /// A request begins whose body has `length` bytes, of which these come.
+    async fn begins(&self, path: &str, content_type: &str, length: usize, body: &str) -> TcpStream {
+        let key = self.caller.key();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\ncontent-type: {content_type}\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        );
+        raw::open(self.stack.envoy.port, request.as_bytes()).await
+    }
+
+    /// The first account's platform is asked. Returns the connection, from which the head was read and what came with it.
+    async fn is_asked(&self) -> (TcpStream, String) {
+        let asked = async {
+            let (mut stream, _) = self.platform.accept().await.expect("a connection");
+            let mut received = Vec::new();
+            while !received.windows(4).any(|four| four == b"\r\n\r\n") {
+                assert_ne!(stream.read_buf(&mut received).await.expect("a request"), 0);
+            }
+            (stream, String::from_utf8(received).expect("text"))
+        };
+        let limit = Duration::from_secs(10);
+        timeout(limit, asked).await.expect("the platform is asked")
+    }
+
+    /// The key is revoked, and out of use as soon as the law says.
+    async fn revokes(&self) {
+        let removed = records::removed("key", "key_goes");
+        self.stack.refresher.publish([removed]);
+        eventually("the key is out of use", OUT_OF_USE, async || {
+            let answer = self.caller.get("/v1/models").await;
+            holds(answer.status == 401, || format!("{answer:?}"))
+        })
+        .await;
+    }
+}
+
+/// A platform that thinks for long and then says no: by then the key is revoked, and the request goes to no other account.
+#[test]
+fn a_request_of_a_revoked_key_is_not_tried_again() {
+    run(async {
+        let slow = Slow::start("law-withdrawal-again").await;
+        let body = chat_body(false);
+        let platform = async {
+            let (mut platform, head) = slow.is_asked().await;
+            assert!(head.contains("sk-openai"), "{head}");
+            slow.revokes().await;
+            let limited = r#"{"error":{"code":"rate_limit_exceeded","message":"slow down"}}"#;
+            let answer = format!(
+                "HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\ncontent-type: application/json\r\n\
+                 content-length: {}\r\n\r\n{limited}",
+                limited.len()
+            );
+            let sent = platform.write_all(answer.as_bytes()).await;
+            sent.expect("the answer is sent");
+            platform
+        };
+        let (answer, _) = tokio::join!(slow.caller.post(CHAT, &body), platform);
+        let asked = slow.stack.sim.seen().await;
+        assert!(asked.iter().all(|one| one.path() != CHAT), "{asked:?}");
+        assert_eq!(answer.status, 401, "{answer:?}");
+        assert_eq!(answer.own_code(), Some("latchkey_unknown_key"));
+        assert!(answer.json()["error"]["message"].is_string(), "{answer:?}");
+        assert_eq!(slow.stack.envoy.crashes().await, 0);
+    });
+}
+
+/// A body that ends after its key was revoked: one that the gate reads to its end, and one that it has let go.
+#[test]
+fn a_body_that_ends_after_its_key_was_revoked_goes_to_no_platform() {
+    const LENGTH: usize = 1000;
+    run(async {
+        let slow = Slow::start("law-withdrawal-body").await;
+        // A key's files stay together, in whichever account.
+        let alone = records::pool("both", "fill_first", &[OPENAI]);
+        let revision = slow.stack.refresher.publish([alone]);
+        slow.stack.reaches(revision).await;
+        let begun = r#"{"model":"gpt-5.6","messages":[{"role":"user","content":""#;
+        let mut read = slow.begins(CHAT, "application/json", LENGTH, begun).await;
+        let begun_form = "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\n";
+        let form = "multipart/form-data; boundary=b";
+        let mut let_go = slow.begins("/v1/files", form, LENGTH, begun_form).await;
+        let (mut platform, mut received) = slow.is_asked().await;
+        assert!(received.contains("sk-openai"), "{received}");
+        slow.revokes().await;
+        for (case, stream, begun) in [
+            ("read to its end", &mut read, begun),
+            ("let go", &mut let_go, begun_form),
+        ] {
+            let rest = "x".repeat(LENGTH - begun.len());
+            let sent = stream.write_all(rest.as_bytes()).await;
+            sent.expect("the body's end is sent");
+            let answer = raw::read(stream, 1).await;
+            assert_eq!(raw::status(&answer), 401, "{case}: {answer}");
+            assert!(answer.contains("latchkey_unknown_key"), "{case}: {answer}");
+        }
+        // The platform has the beginning, and then no connection.
+        let limit = Duration::from_secs(10);
+        let rest = timeout(limit, platform.read_to_string(&mut received)).await;
+        rest.expect("the connection ends").ok();
+        let (_, body) = received.split_once("\r\n\r\n").expect("a head");
+        assert_eq!(body, begun_form);
+        assert_eq!(slow.stack.envoy.crashes().await, 0);
     });
 }
