@@ -138,7 +138,7 @@ impl Mask {
         Self { needles, kept }.on_body(text, true)
     }
 
-    /// Tells if the credential is in a text.
+    /// Returns true if the credential is in a text.
     fn is_in(&self, text: &[u8]) -> bool {
         let is_long_enough = |needle: &Needle| needle.len() <= text.len();
         self.needles.iter().any(is_long_enough) && !find_all(&self.needles, text).whole.is_empty()

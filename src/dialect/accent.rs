@@ -172,7 +172,7 @@ impl Accent {
         }
     }
 
-    /// Tells if nothing is said.
+    /// Returns true if nothing is said.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -216,7 +216,7 @@ impl Accent {
         Some(words.iter().filter_map(Value::as_str).collect())
     }
 
-    /// Tells if the list of that name has this word.
+    /// Returns true if the list of that name has this word.
     #[inline(never)]
     pub fn has(&self, name: &str, word: &str) -> bool {
         let list = self.0.get(name).and_then(Value::as_array);

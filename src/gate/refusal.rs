@@ -386,7 +386,7 @@ impl Refusal {
         }
     }
 
-    /// Tells if the caller's client should send the request again by itself.
+    /// Returns true if the caller's client should send the request again by itself.
     fn should_repeat(&self) -> bool {
         let seconds = self.retry_after();
         seconds.is_some_and(|seconds| seconds <= LONGEST_REPEAT_SECONDS)

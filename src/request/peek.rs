@@ -322,7 +322,7 @@ impl Peek {
         }
     }
 
-    /// Tells if members of the body's object `name` may tell something.
+    /// Returns true if members of the body's object `name` may tell something.
     fn has_object(&self, name: &str) -> bool {
         let mut members = self.wanted.members.iter();
         self.within.is_none() && members.any(|member| member.within == Some(name))

@@ -71,7 +71,7 @@ pub struct Needles(OnceLock<Arc<[Needle]>>);
 // === impl Account ===
 
 impl Account {
-    /// Tells if it is past its end at `now`, in Unix milliseconds.
+    /// Returns true if it is past its end at `now`, in Unix milliseconds.
     pub fn has_expired(&self, now: u64) -> bool {
         self.expires_at.is_some_and(|end| now >= end)
     }

@@ -192,14 +192,14 @@ impl Door {
         self.operation.own()
     }
 
-    /// Tells if requests of this method come through. `HEAD` asks for the head of what `GET` asks
+    /// Returns true if requests of this method come through. `HEAD` asks for the head of what `GET` asks
     /// for (RFC 9110 §9.3.2), of which the gateway answers its own.
     fn has_method(&self, method: &[u8]) -> bool {
         self.method.as_bytes() == method
             || method == b"HEAD" && self.method == "GET" && self.own().is_some()
     }
 
-    /// Tells if some request could come through both doors, so that their order decides.
+    /// Returns true if some request could come through both doors, so that their order decides.
     fn meets(&self, other: &Door) -> bool {
         self.method == other.method
             && self.header == other.header
@@ -207,7 +207,7 @@ impl Door {
             && self.path.meets(&other.path)
     }
 
-    /// Tells if the door asks for something beside method and path.
+    /// Returns true if the door asks for something beside method and path.
     fn is_choosy(&self) -> bool {
         self.header.is_some() || self.query.is_some()
     }
@@ -220,7 +220,7 @@ impl Door {
     }
 }
 
-/// Tells if a query has a parameter of this name.
+/// Returns true if a query has a parameter of this name.
 fn has_parameter(query: &[u8], name: &str) -> bool {
     query.split(|byte| *byte == b'&').any(|parameter| {
         let key = parameter.split(|byte| *byte == b'=').next();

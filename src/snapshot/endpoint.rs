@@ -161,33 +161,34 @@ impl Endpoint {
         accent
     }
 
-    /// Tells if a model answers there.
+    /// Returns true if a model answers there.
     pub fn generates(&self) -> bool {
         [GENERATE, STREAM].contains(&self.operation.as_str())
     }
 
-    /// Tells if a model answers there in words, so that the answer begins with its name.
+    /// Returns true if a model answers there in words, so that the answer begins with its name.
     pub fn names_model(&self) -> bool {
         self.generates() || self.completes()
     }
 
-    /// Tells if what an operator demands of a model's answers holds there: a model answers, or makes a conversation shorter.
+    /// Returns true if what an operator demands of a model's answers holds there: a model answers, or makes a
+    /// conversation shorter.
     pub fn is_steered(&self) -> bool {
         self.names_model() || self.operation.as_str() == COMPACT
     }
 
-    /// Tells if a text is gone on with there, which was in use before models thought: what a request does not say of that
-    /// is not put into it.
+    /// Returns true if a text is gone on with there, which was in use before models thought: what a request does not
+    /// say of that is not put into it.
     pub fn completes(&self) -> bool {
         self.operation.as_str() == COMPLETE
     }
 
-    /// Tells if it answers what is asked at `door`, in the caller's own words.
+    /// Returns true if it answers what is asked at `door`, in the caller's own words.
     pub fn answers(&self, door: &Door) -> bool {
         self.dialect == door.dialect && self.fits(door)
     }
 
-    /// Tells if it answers what is asked at `door` once that is translated.
+    /// Returns true if it answers what is asked at `door` once that is translated.
     pub fn answers_translated(&self, door: &Door) -> bool {
         let generates = self.operation.as_str() == self.translated_operation();
         let answers = match door.operation.as_str() {
@@ -201,7 +202,7 @@ impl Endpoint {
             && self.has_things_of(door)
     }
 
-    /// Tells if it counts the tokens of a request.
+    /// Returns true if it counts the tokens of a request.
     pub fn counts(&self) -> bool {
         self.operation.as_str() == COUNT && counts(self.dialect)
     }
@@ -215,13 +216,13 @@ impl Endpoint {
         }
     }
 
-    /// Tells if `door` asks for the count of a request's tokens, and the platform is not asked for that there: it is
-    /// estimated.
+    /// Returns true if `door` asks for the count of a request's tokens, and the platform is not asked for that there:
+    /// it is estimated.
     pub fn estimates(&self, door: &Door) -> bool {
         door.operation.as_str() == COUNT && self.operation.as_str() != COUNT && counts(door.dialect)
     }
 
-    /// Tells if it answers the operation of `door`, and its path takes what that door's path has.
+    /// Returns true if it answers the operation of `door`, and its path takes what that door's path has.
     fn fits(&self, door: &Door) -> bool {
         self.operation == door.operation
             // What the path alone names has to get to the platform.
@@ -229,7 +230,7 @@ impl Endpoint {
             && self.has_things_of(door)
     }
 
-    /// Tells if the model is named beside the body.
+    /// Returns true if the model is named beside the body.
     fn names_model_itself(&self) -> bool {
         self.path.has(Place::Model) || self.wrapper.as_ref().is_some_and(Wrapper::names_model)
     }
@@ -263,7 +264,7 @@ impl Makes {
         &self.0
     }
 
-    /// Tells if it is what holds where a profile says nothing.
+    /// Returns true if it is what holds where a profile says nothing.
     pub fn is_usual(&self) -> bool {
         *self == Self::default()
     }

@@ -78,7 +78,7 @@ pub enum InvalidPath {
     Places,
 }
 
-/// Tells if `value` may stand in a place of a path.
+/// Returns true if `value` may stand in a place of a path.
 pub fn fits(value: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_graphic() && !b"/\\?#%".contains(&byte);
     (1..=MAX_VALUE_BYTES).contains(&value.len())
@@ -126,7 +126,7 @@ pub fn unescaped(text: &str) -> Option<Cow<'_, str>> {
     Some(String::from_utf8(bytes).ok()?.into())
 }
 
-/// Tells if `text` is an absolute path without query, fragment, dot segments or escapes.
+/// Returns true if `text` is an absolute path without query, fragment, dot segments or escapes.
 pub(super) fn is_plain(text: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~:@".contains(&byte);
     text.starts_with('/')
@@ -222,7 +222,7 @@ impl Segment {
         HeaderText::try_from(&*value).ok().filter(|_| fits(&value))
     }
 
-    /// Tells if some text is of both.
+    /// Returns true if some text is of both.
     fn meets(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Literal(one), Self::Literal(other)) => one == other,
@@ -267,13 +267,13 @@ impl Pattern {
         rest.next().is_none().then_some(places)
     }
 
-    /// Tells if it has this place.
+    /// Returns true if it has this place.
     pub fn has(&self, place: Place) -> bool {
         let is_it = |segment: &Segment| matches!(segment, Segment::Place { place: one, .. } if *one == place);
         self.0.iter().any(is_it)
     }
 
-    /// Tells if some path is of both patterns.
+    /// Returns true if some path is of both patterns.
     pub fn meets(&self, other: &Pattern) -> bool {
         let mut both = self.0.iter().zip(&other.0);
         self.0.len() == other.0.len() && both.all(|(one, other)| one.meets(other))
@@ -360,7 +360,7 @@ impl PathTemplate {
         Some(path)
     }
 
-    /// Tells if it has this place.
+    /// Returns true if it has this place.
     pub fn has(&self, place: Place) -> bool {
         self.parts.contains(&Part::Place(place))
     }

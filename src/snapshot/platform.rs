@@ -137,12 +137,12 @@ impl Platform {
         vars.chain(paths).chain(wrappers)
     }
 
-    /// Tells if an account of it has things that no other one has.
+    /// Returns true if an account of it has things that no other one has.
     pub fn keeps_things(&self) -> bool {
         self.endpoints.iter().any(|one| one.keeps_days.is_some())
     }
 
-    /// Tells if it may limit one model of an account alone.
+    /// Returns true if it may limit one model of an account alone.
     pub fn limits_models(&self) -> bool {
         self.verdicts.iter().any(Rule::limits_models)
     }
@@ -174,7 +174,7 @@ impl TryFrom<RawPlan> for HeaderPlan {
 }
 
 impl HeaderPlan {
-    /// Tells if a credential goes out in it.
+    /// Returns true if a credential goes out in it.
     pub fn has_credential(&self) -> bool {
         self.set
             .iter()
@@ -195,7 +195,7 @@ impl BasePath {
         &self.0
     }
 
-    /// Tells if the base URL has no path.
+    /// Returns true if the base URL has no path.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

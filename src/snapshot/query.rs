@@ -28,7 +28,7 @@ invalid_text! {
 #[serde(transparent)]
 pub struct QueryPlan(pub Vec<(ParameterName, Template)>);
 
-/// Tells if a byte stands for itself wherever it is in a URL (RFC 3986 §2.3).
+/// Returns true if a byte stands for itself wherever it is in a URL (RFC 3986 §2.3).
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
@@ -79,7 +79,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
 // === impl QueryPlan ===
 
 impl QueryPlan {
-    /// Tells if it sets nothing.
+    /// Returns true if it sets nothing.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -89,7 +89,7 @@ impl QueryPlan {
         self.0.iter().flat_map(|(_, template)| template.vars())
     }
 
-    /// Tells if a credential goes out in it.
+    /// Returns true if a credential goes out in it.
     pub fn has_credential(&self) -> bool {
         self.0.iter().any(|(_, template)| template.has_credential())
     }
@@ -120,7 +120,7 @@ impl QueryPlan {
         kept.join(&b'&')
     }
 
-    /// Tells if a parameter of the query is set here, however its name is escaped.
+    /// Returns true if a parameter of the query is set here, however its name is escaped.
     fn sets(&self, parameter: &[u8]) -> bool {
         let key = parameter.split(|byte| *byte == b'=').next();
         let key = std::str::from_utf8(key.unwrap_or_default());

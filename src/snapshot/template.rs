@@ -63,12 +63,12 @@ impl Template {
         Some(value)
     }
 
-    /// Tells if it has a place for the credential.
+    /// Returns true if it has a place for the credential.
     pub fn has_credential(&self) -> bool {
         self.parts.contains(&Part::Credential)
     }
 
-    /// Tells if it has a place for anything of the account.
+    /// Returns true if it has a place for anything of the account.
     pub fn is_accounts(&self) -> bool {
         self.has_credential() || self.vars().next().is_some()
     }

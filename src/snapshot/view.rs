@@ -53,7 +53,7 @@ impl View {
         self.doors.as_ref()
     }
 
-    /// Tells if the header `name` is an account's alone: some platform sets it to what is the
+    /// Returns true if the header `name` is an account's alone: some platform sets it to what is the
     /// account's own, and none takes it from callers.
     pub fn is_accounts(&self, name: &str) -> bool {
         self.account_headers.iter().any(|set| set.as_str() == name)

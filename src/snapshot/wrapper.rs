@@ -66,7 +66,7 @@ impl Wrapper {
         is_whole.then_some((before, behind))
     }
 
-    /// Tells if its requests name the model.
+    /// Returns true if its requests name the model.
     pub fn names_model(&self) -> bool {
         self.places().any(|name| name == MODEL)
     }

@@ -115,7 +115,7 @@ impl Start {
         }
     }
 
-    /// Tells if bytes are kept.
+    /// Returns true if bytes are kept.
     pub fn has_kept(&self) -> bool {
         !self.kept.is_empty()
     }

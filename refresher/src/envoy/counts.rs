@@ -216,7 +216,7 @@ impl Entry {
         self.instances.iter().map(count).collect()
     }
 
-    /// Tells if it is one of its zone's days.
+    /// Returns true if it is one of its zone's days.
     fn has(&self, day: Day) -> bool {
         self.zone.day_at(day.start) == day
     }

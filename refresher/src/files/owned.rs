@@ -297,8 +297,8 @@ fn is_read_only(directory: &OwnedFd, at: &Path) -> Result<bool, Error> {
     Ok(mount.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-/// Tells if others than we and root may write what `stat` is of. A group of our own is no others: each user has one where
-/// the umask is 002.
+/// Returns true if others than we and root may write what `stat` is of. A group of our own is no others: each user has
+/// one where the umask is 002.
 fn others_write(stat: &Stat) -> bool {
     let is_own_group = [0, rustix::process::getegid().as_raw()].contains(&stat.st_gid);
     let others = match is_own_group {

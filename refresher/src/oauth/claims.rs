@@ -108,8 +108,8 @@ pub fn vars(
         .collect()
 }
 
-/// Tells if two logins at one platform are of the same account: of the same [`IDENTITY`], and of the same [`USER`] or else
-/// [`EMAIL`], as far as both tell. Logins without an identity are not known to be.
+/// Returns true if two logins at one platform are of the same account: of the same [`IDENTITY`], and of the same
+/// [`USER`] or else [`EMAIL`], as far as both tell. Logins without an identity are not known to be.
 pub fn is_same_account(one: &BTreeMap<String, String>, other: &BTreeMap<String, String>) -> bool {
     let both = |name| Some((one.get(name)?, other.get(name)?));
     let is_same_user = match (both(USER), both(EMAIL)) {

@@ -60,7 +60,8 @@ pub(super) enum Asks {
 }
 
 impl Probe {
-    /// Tells if a good answer speaks against a death for that reason: whose key is known may still be out of money.
+    /// Returns true if a good answer speaks against a death for that reason: whose key is known may still be out of
+    /// money.
     pub fn disproves(&self, reason: &Reason) -> bool {
         self.disproves.is_empty() || self.disproves.contains(reason)
     }

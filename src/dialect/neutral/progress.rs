@@ -31,7 +31,7 @@ impl Progress {
         }
     }
 
-    /// Tells if all of it has come.
+    /// Returns true if all of it has come.
     pub fn is_whole(&self) -> bool {
         self.whole
     }

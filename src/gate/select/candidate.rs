@@ -173,7 +173,7 @@ impl Candidate {
             && (!self.takes_model_in_path || self.model(need).is_some_and(path::fits))
     }
 
-    /// Tells if a pick has to know the model.
+    /// Returns true if a pick has to know the model.
     pub(super) fn needs_model(&self) -> bool {
         !self.serves_all
             || self.takes_model_in_path

@@ -175,13 +175,13 @@ impl Table {
         self.wanted
     }
 
-    /// Tells if an account of it may have what no other one has. Also where there is one alone: what a request names,
-    /// another key may have made.
+    /// Returns true if an account of it may have what no other one has. Also where there is one alone: what a request
+    /// names, another key may have made.
     pub fn keeps_things(&self) -> bool {
         self.keeps_things
     }
 
-    /// Tells if some of it serve longer requests than others.
+    /// Returns true if some of it serve longer requests than others.
     pub fn depends_on_length(&self) -> bool {
         self.depends_on_length
     }

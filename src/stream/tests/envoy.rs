@@ -532,12 +532,12 @@ impl Call {
         self.deadline.as_deref()
     }
 
-    /// Tells if it is at a platform.
+    /// Returns true if it is at a platform.
     pub(super) fn has_attempt(&self) -> bool {
         self.attempt.is_some()
     }
 
-    /// Tells if there is an answer, of anybody.
+    /// Returns true if there is an answer, of anybody.
     pub(super) fn has_answer(&self) -> bool {
         self.answer.is_some()
     }

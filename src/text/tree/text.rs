@@ -39,7 +39,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Tells whether it is this text.
+    /// Returns true if it is this text.
     #[inline(never)]
     pub fn is(&self, other: &str) -> bool {
         match self {

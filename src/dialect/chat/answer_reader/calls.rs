@@ -41,7 +41,7 @@ struct Called {
 // === impl Calls ===
 
 impl Calls {
-    /// Tells if there is one.
+    /// Returns true if there is one.
     pub(super) fn any(&self) -> bool {
         !self.all.is_empty()
     }
