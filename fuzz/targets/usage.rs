@@ -3,7 +3,6 @@
 #![no_main]
 
 use latchkey::{
-    attempt::usage_ask,
     dialect::Dialect,
     meter::{Meter, Metered},
     text::sse::Framer,
@@ -40,7 +39,8 @@ fuzz_target!(|data: &[u8]| {
     let once = metered(dialect, is_sse, whole, &[data]);
     assert_eq!(metered(dialect, is_sse, whole, &chunks), once);
 
-    if let Some(asking) = usage_ask::ask(data) {
+    let ask = Dialect::Chat.format().asks_usage();
+    if let Some(asking) = ask.expect("it asks")(data) {
         let mut before: Value = serde_json::from_slice(data).expect("only JSON is changed");
         let mut after: Value = serde_json::from_slice(&asking).expect("it stays JSON");
         assert_eq!(after["stream_options"]["include_usage"], json!(true));

@@ -1,22 +1,14 @@
 //! The usage of a stream, for which some platforms have to be asked.
 //!
-//! These report it only then, so [`include_usage`] asks. The platform sends one more event before `[DONE]`, with the usage and
-//! no choices, which is taken out of the answer again: the caller gets what it asked for. (OpenAI
-//! also puts `"usage":null` into the other events; that stays.)
-//!
-//! It is one of the changes of a body, which `stream::attempt` makes in this order.
-//!
-//! | of a request | of its answer |
-//! |---|---|
-//! | the model that serves and what is demanded, or a translation | what the platform has around it is taken off: [`unwrap`](super::unwrap) |
-//! | usage is asked for, where nothing is translated | the event with the usage is taken out: [`forwarding`](super::forwarding) |
-//! | the platform's object goes around it | the credential is taken out: [`Mask`](super::answer::Mask) |
-//! | | the model that was asked for is named: [`asked_model`](super::asked_model); or it is translated |
+//! These report it only then, so the dialect asks ([`Format::asks_usage`](crate::dialect::Format::asks_usage)). The
+//! platform sends one more event before `[DONE]`, with the usage and no choices, which is taken out of the answer again:
+//! the caller gets what it asked for. (OpenAI also puts `"usage":null` into the other events; that stays.)
 
-mod include_usage;
+use crate::{dialect::Dialect, meter::Meter, snapshot::Endpoint};
 
-pub use self::include_usage::{MAX_REQUEST_BYTES, ask};
-use crate::{meter::Meter, snapshot::Endpoint};
+/// The largest request body that is looked into, in bytes. Larger ones carry images; there an
+/// estimate, which such a body makes a high one, is better than the work.
+const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
 
 /// The ask for the usage of a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,7 +44,7 @@ impl UsageAsk {
             // It may turn out to be small.
             None => true,
         };
-        if endpoint.include_usage && endpoint.dialect.format().has_usage_option() && fits {
+        if endpoint.include_usage && endpoint.dialect.format().asks_usage().is_some() && fits {
             Self::Undecided
         } else {
             Self::NotAsked
@@ -60,9 +52,10 @@ impl UsageAsk {
     }
 
     /// Decides about the request's body once `size` bytes of it are there, which `read` gives;
-    /// `end`: there are no more.
+    /// `end`: there are no more. `dialect` is the platform's.
     pub fn on_request(
         &mut self,
+        dialect: Dialect,
         size: usize,
         end: bool,
         read: impl FnOnce() -> Vec<u8>,
@@ -74,7 +67,8 @@ impl UsageAsk {
             return Rewrite::NeedMore;
         }
         let asking = (size <= MAX_REQUEST_BYTES).then(read);
-        match asking.and_then(|body| ask(&body)) {
+        let ask = dialect.format().asks_usage();
+        match asking.and_then(|body| ask?(&body)) {
             Some(body) => {
                 *self = Self::Asked;
                 Rewrite::Instead(body)

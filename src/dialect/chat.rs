@@ -4,6 +4,7 @@ mod answer_reader;
 mod answer_writer;
 mod request_reader;
 pub(super) mod request_writer;
+mod usage_option;
 
 use serde_json::{Map, Value, json};
 
@@ -11,8 +12,8 @@ use super::{
     EffortWord, Parts, SessionName, Steering,
     demands::{EffortForm, EffortMember, Makes, TierMember},
     format::{
-        Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember, RequestMember,
-        RequestValue, ThingPlace,
+        AskUsage, Count, ErrorText, EventKind, Format, ListedModel, Member, OpeningMember,
+        RequestMember, RequestValue, ThingPlace,
     },
 };
 
@@ -128,8 +129,8 @@ impl Format for Chat {
         &STEERING
     }
 
-    fn has_usage_option(&self) -> bool {
-        true
+    fn asks_usage(&self) -> Option<AskUsage> {
+        Some(usage_option::ask)
     }
 
     fn things(&self) -> &'static [ThingPlace] {

@@ -6,8 +6,9 @@ use super::{Dialect, SessionName, Steering, parts::Parts};
 
 /// A wire format: the names that it has for what every request, answer and error says.
 ///
-/// The rest of the filter asks here and never which dialect it has before it. A new dialect is one
-/// file with one `impl` of this trait, and an arm of [`Dialect::format`](super::Dialect::format).
+/// The rest of the filter asks here and never which dialect it has before it. A new dialect is a file with an `impl` of
+/// this trait, a folder of its readers and writers ([`Parts`]), a variant of [`Dialect`] and its arm of
+/// [`Dialect::format`].
 pub trait Format: Sync {
     /// The dialect in one word, as profiles and records write it.
     fn word(&self) -> &'static str;
@@ -46,9 +47,9 @@ pub trait Format: Sync {
         &Steering::NONE
     }
 
-    /// Tells platforms that report usage in a stream only when `stream_options` asks for it.
-    fn has_usage_option(&self) -> bool {
-        false
+    /// Puts into a request that its stream is to report usage; none for a dialect in which every stream does.
+    fn asks_usage(&self) -> Option<AskUsage> {
+        None
     }
 
     /// The places at which an answer, or an event of its stream, names the model: members of it, or of an object in it.
@@ -132,6 +133,10 @@ pub trait Format: Sync {
         Parts::default()
     }
 }
+
+/// Makes the body of a request ask for the usage of its stream; none where it asks already, wants no stream or cannot be
+/// read.
+pub type AskUsage = fn(&[u8]) -> Option<Vec<u8>>;
 
 /// A member of a request's body that decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,16 @@
 //! An attempt: one try of one request on one account, in the account's cluster.
+//!
+//! It changes a body in this order, and an answer's in the order in which that comes back.
+//!
+//! | of a request | of its answer |
+//! |---|---|
+//! | the model that serves and what is demanded, or a translation | what the platform has around it is taken off: [`unwrap`](attempt::unwrap) |
+//! | usage is asked for, where nothing is translated | the event with the usage is taken out: [`forwarding`](attempt::forwarding) |
+//! | the platform's object goes around it | the credential is taken out: [`Mask`] |
+//! | | the model that was asked for is named: [`asked_model`](attempt::asked_model); or it is translated |
+//!
+//! [`Sent`] has them side by side, and no one type has a variant for each: all but the translation, which excludes the
+//! edits of the model and of the usage, go together in any choice, and each has its own place in this order.
 
 mod forwarded;
 mod sent;

@@ -10,7 +10,10 @@ use crate::{
 /// The rewrite of a body that may have to ask, and what is decided after it.
 fn on_request(size: usize, end: bool, read: &dyn Fn() -> Vec<u8>) -> (Rewrite, UsageAsk) {
     let mut usage_ask = UsageAsk::Undecided;
-    (usage_ask.on_request(size, end, read), usage_ask)
+    (
+        usage_ask.on_request(Dialect::Chat, size, end, read),
+        usage_ask,
+    )
 }
 
 #[test]

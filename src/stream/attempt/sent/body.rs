@@ -155,9 +155,11 @@ impl Sent {
         let rewrite = match &edited {
             None => {
                 let read = || stream.body(Side::Request, 0, size);
-                self.usage_ask.on_request(size, end, read)
+                self.usage_ask.on_request(self.dialect, size, end, read)
             }
-            Some(body) => self.usage_ask.on_request(body.len(), end, || body.clone()),
+            Some(body) => self
+                .usage_ask
+                .on_request(self.dialect, body.len(), end, || body.clone()),
         };
         match (rewrite, edited) {
             (Rewrite::NeedMore, _) => return Ok(None),

@@ -9,10 +9,6 @@ use crate::text::{
     json::{self, Lexer},
 };
 
-/// The largest request body that is looked into, in bytes. Larger ones carry images; there an
-/// estimate, which such a body makes a high one, is better than the work.
-pub const MAX_REQUEST_BYTES: usize = 8 * 1024 * 1024;
-
 /// The facts that decide about asking.
 #[derive(Deserialize)]
 struct Request {
@@ -28,11 +24,8 @@ struct StreamOptions {
 /// The request with `stream_options.include_usage` set, every other byte as it was.
 ///
 /// `None` leaves the request as it is: it asks already, it wants no stream (the option is
-/// refused without one), or it is too large or not a chat request in JSON.
-pub fn ask(body: &[u8]) -> Option<Vec<u8>> {
-    if body.len() > MAX_REQUEST_BYTES {
-        return None;
-    }
+/// refused without one), or it is no chat request in JSON.
+pub(super) fn ask(body: &[u8]) -> Option<Vec<u8>> {
     let request: Request = serde_json::from_slice(body).ok()?;
     let asks = request
         .stream_options
