@@ -11,7 +11,7 @@ use crate::{
     dialect::Dialect,
     text::{
         json::{Lexer, Token},
-        kind::{Kind, Start},
+        kind::{BodyKind, Start},
         out::Out,
         sse::{Framer, Piece},
     },
@@ -87,9 +87,9 @@ impl AskedModel {
             Err(instead) => return instead,
         };
         self.form = match told.kind {
-            Kind::Json => Form::Json,
-            Kind::Events => Form::Events(Framer::default()),
-            Kind::Other => Form::Other,
+            BodyKind::Json => Form::Json,
+            BodyKind::Events => Form::Events(Framer::default()),
+            BodyKind::Other => Form::Other,
         };
         let instead = self.on_known(&told.bytes, told.blank);
         told.instead(instead)

@@ -23,7 +23,7 @@ use crate::{
     label::ModelName,
     meter::{Completeness, Meter, Metered, Usage},
     text::{
-        kind::{Kind, Start},
+        kind::{BodyKind, Start},
         sse::{Framer, Piece},
     },
     verdict::{self, ErrorBody},
@@ -145,9 +145,9 @@ impl Forwarding {
             Err(instead) => return instead,
         };
         self.body = match told.kind {
-            Kind::Json => Body::Json(Box::new(Meter::of_body(self.dialect))),
-            Kind::Events => Body::Events(Box::new(Events::new(self.dialect, self.usage_ask))),
-            Kind::Other => Body::Other,
+            BodyKind::Json => Body::Json(Box::new(Meter::of_body(self.dialect))),
+            BodyKind::Events => Body::Events(Box::new(Events::new(self.dialect, self.usage_ask))),
+            BodyKind::Other => Body::Other,
         };
         let instead = self.on_known(&told.bytes, told.blank, end);
         told.instead(instead)

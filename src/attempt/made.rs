@@ -8,7 +8,7 @@ use crate::{
     snapshot::{MAX_MEMBER_BYTES, MadeMember, Makes},
     text::{
         json::{Lexer, Token},
-        kind::{Begun, Kind, Start},
+        kind::{Begun, BodyKind, Start},
         sse::{Framer, Piece},
     },
 };
@@ -94,14 +94,14 @@ impl MadeReader {
                 begun = start.read(bytes, false);
                 self.form = match begun.kind {
                     None => return Vec::new(),
-                    Some(Kind::Json) => Form::Json(Object::default()),
-                    Some(Kind::Events) => Form::Events {
+                    Some(BodyKind::Json) => Form::Json(Object::default()),
+                    Some(BodyKind::Events) => Form::Events {
                         framer: Framer::default(),
                         object: Object::default(),
                         has_told: false,
                         events: 0,
                     },
-                    Some(Kind::Other) => Form::Done,
+                    Some(BodyKind::Other) => Form::Done,
                 };
                 begun.text()
             }

@@ -6,7 +6,7 @@
 
 use crate::text::{
     json::{Lexer, Token},
-    kind::{Begun, Kind, Start},
+    kind::{Begun, BodyKind, Start},
     sse::{Framer, Piece},
     taken,
 };
@@ -87,9 +87,9 @@ impl Unwrap {
                 self.put(begun.before());
                 match begun.kind {
                     None => return std::mem::take(&mut self.out),
-                    Some(Kind::Json) => self.form = Form::Json,
-                    Some(Kind::Events) => self.form = Form::Events(Framer::default()),
-                    Some(Kind::Other) => self.form = Form::Other,
+                    Some(BodyKind::Json) => self.form = Form::Json,
+                    Some(BodyKind::Events) => self.form = Form::Events(Framer::default()),
+                    Some(BodyKind::Other) => self.form = Form::Other,
                 }
                 begun.text()
             }

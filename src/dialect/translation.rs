@@ -14,7 +14,7 @@ use super::{
 use crate::hash::hash64;
 use crate::text::{
     edit::edited,
-    kind::{Begun, Kind, Start},
+    kind::{Begun, BodyKind, Start},
     sse::{Framer, Piece},
     tree::Tree,
 };
@@ -465,11 +465,11 @@ impl AnswerTranslation {
                 begun = start.read(bytes, end);
                 self.source = match begun.kind {
                     None if !end => return,
-                    Some(Kind::Events) => Source::Events {
+                    Some(BodyKind::Events) => Source::Events {
                         framer: Framer::default(),
                         data: Vec::new(),
                     },
-                    Some(Kind::Json | Kind::Other) | None => Source::Json(Vec::new()),
+                    Some(BodyKind::Json | BodyKind::Other) | None => Source::Json(Vec::new()),
                 };
                 begun.text()
             }

@@ -10,7 +10,7 @@ use std::{borrow::Cow, ops::Range};
 
 use super::{
     folded,
-    tree::{Json, Kind, Tree, characters},
+    tree::{Json, JsonKind, Tree, characters},
 };
 
 /// The most bytes by which a text may grow: the names and values of a few members. One that has them a thousand times
@@ -89,7 +89,7 @@ pub fn edited(text: &Tree<'_>, edits: &[Edit]) -> Option<Vec<u8>> {
         let anywhere = edit.place == Place::Anywhere;
         let (range, text): (Range<usize>, Cow<'_, str>) = match met {
             Met::Value { value, .. } => {
-                let is_meant = value.kind() == Kind::Text || edit.place != Place::Text;
+                let is_meant = value.kind() == JsonKind::Text || edit.place != Place::Text;
                 (value.range(), is_meant.then_some(&*edit.value)?.into())
             }
             Met::Gone { range, .. } => (range, "".into()),
@@ -179,7 +179,7 @@ fn walk<'t, 'a>(
     let root = text.root();
     let all = (0..paths.len().min(MAX_EDITS)).fold(0_u32, |all, which| all | 1 << which);
     let left = MAX_MEMBERS;
-    (root.kind() == Kind::Object).then_some(())?;
+    (root.kind() == JsonKind::Object).then_some(())?;
     let text = text.text().as_bytes();
     Walk {
         paths,
@@ -229,7 +229,7 @@ impl Walk<'_> {
             }
             (follows, from) = (true, end);
             let leads_on = meant != 0 && bits(meant).all(goes_on);
-            if leads_on && value.kind() == Kind::Object {
+            if leads_on && value.kind() == JsonKind::Object {
                 self.object(value, meant, deeper, on)?;
                 continue;
             }

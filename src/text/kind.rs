@@ -10,7 +10,7 @@ use super::sse::{self, BYTE_ORDER_MARK};
 
 /// The kinds of bodies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum BodyKind {
     /// One JSON text that is an object or a list.
     Json,
     /// An event stream.
@@ -33,7 +33,7 @@ pub const MAX_KEPT_BYTES: usize = 5;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Begun<'a> {
     /// The kind; none where a few bytes more have to tell.
-    pub kind: Option<Kind>,
+    pub kind: Option<BodyKind>,
     /// The bytes. Where no kind is told, those of the text are kept, and come again.
     pub bytes: Cow<'a, [u8]>,
     /// The number of them that come before the text.
@@ -44,7 +44,7 @@ pub struct Begun<'a> {
 #[derive(Debug)]
 pub struct Told<'a> {
     /// The kind.
-    pub kind: Kind,
+    pub kind: BodyKind,
     /// The bytes, and those that were kept before them.
     pub bytes: Cow<'a, [u8]>,
     /// The number of them that come before the text.
@@ -64,13 +64,13 @@ pub fn text_of(mut body: &[u8]) -> &[u8] {
 }
 
 /// Tells the kind of a text that begins so; none where a few bytes more have to tell.
-fn kind_of(text: &[u8]) -> Option<Kind> {
+fn kind_of(text: &[u8]) -> Option<BodyKind> {
     match text.first() {
-        Some(b'{' | b'[') => Some(Kind::Json),
+        Some(b'{' | b'[') => Some(BodyKind::Json),
         _ if BYTE_ORDER_MARK.starts_with(text) => None,
         _ => sse::begins(text).map(|is_events| match is_events {
-            true => Kind::Events,
-            false => Kind::Other,
+            true => BodyKind::Events,
+            false => BodyKind::Other,
         }),
     }
 }
@@ -89,7 +89,7 @@ impl Start {
         let text = text_of(&bytes);
         let blank = bytes.len().saturating_sub(text.len());
         let tells = end && !text.is_empty() || text.len() > MAX_KEPT_BYTES;
-        let kind = kind_of(text).or(tells.then_some(Kind::Other));
+        let kind = kind_of(text).or(tells.then_some(BodyKind::Other));
         self.kept.clear();
         if kind.is_none() {
             self.kept.extend_from_slice(text);

@@ -125,7 +125,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::text::tree::{Kind, Tree};
+    use crate::text::tree::{JsonKind, Tree};
 
     fn seen(text: &[u8]) -> Seen {
         OneObject::default().on_body(text, true)
@@ -193,7 +193,7 @@ mod tests {
         ) {
             let whole = seen(text.as_bytes());
             if let Ok(tree) = Tree::read(text.as_bytes()) {
-                let is_object = tree.root().kind() == Kind::Object;
+                let is_object = tree.root().kind() == JsonKind::Object;
                 prop_assert_eq!(whole == Seen::Whole, is_object);
             }
             let mut ends: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();

@@ -38,7 +38,7 @@ pub struct Tree<'a> {
 
 #[derive(Debug, Clone, Copy)]
 struct Node {
-    kind: Kind,
+    kind: JsonKind,
     start: u32,
     end: u32,
     /// The node behind this one and all that is in it.
@@ -47,7 +47,7 @@ struct Node {
 
 /// The kinds of values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum JsonKind {
     /// `null`
     Null,
     /// `true` or `false`
@@ -85,9 +85,9 @@ pub struct Json<'t, 'a> {
     at: u32,
 }
 
-// === impl Kind ===
+// === impl JsonKind ===
 
-impl Kind {
+impl JsonKind {
     /// The kind, as a sentence names it.
     pub fn word(self) -> &'static str {
         match self {
@@ -156,7 +156,7 @@ impl<'a> Tree<'a> {
     fn node(&self, at: u32) -> Node {
         // A text has a value, so a node is there.
         const NONE: Node = Node {
-            kind: Kind::Null,
+            kind: JsonKind::Null,
             start: 0,
             end: 0,
             next: 0,
@@ -219,10 +219,10 @@ fn nodes(text: &[u8], left: &mut usize) -> Result<Vec<Node>, Unread> {
                 let around = open.last().and_then(|open| nodes.get_mut(*open as usize));
                 let around = around.ok_or_else(wrong)?;
                 next = match (byte, around.kind, next) {
-                    (b',', Kind::Object, Next::Follows) => Next::Name,
+                    (b',', JsonKind::Object, Next::Follows) => Next::Name,
                     (b',', _, Next::Follows) => Next::Value,
-                    (b'}', Kind::Object, Next::Follows | Next::FirstName)
-                    | (b']', Kind::List, Next::Follows | Next::FirstItem) => {
+                    (b'}', JsonKind::Object, Next::Follows | Next::FirstName)
+                    | (b']', JsonKind::List, Next::Follows | Next::FirstItem) => {
                         around.end = position(at);
                         around.next = count;
                         open.pop();
@@ -237,12 +237,12 @@ fn nodes(text: &[u8], left: &mut usize) -> Result<Vec<Node>, Unread> {
                 next = Next::Value;
                 continue;
             }
-            b'"' if is_value || matches!(next, Next::Name | Next::FirstName) => Kind::Text,
-            b'{' if is_value => Kind::Object,
-            b'[' if is_value => Kind::List,
-            b'n' if is_value => Kind::Null,
-            b't' | b'f' if is_value => Kind::Bool,
-            b'-' | b'0'..=b'9' if is_value => Kind::Number,
+            b'"' if is_value || matches!(next, Next::Name | Next::FirstName) => JsonKind::Text,
+            b'{' if is_value => JsonKind::Object,
+            b'[' if is_value => JsonKind::List,
+            b'n' if is_value => JsonKind::Null,
+            b't' | b'f' if is_value => JsonKind::Bool,
+            b'-' | b'0'..=b'9' if is_value => JsonKind::Number,
             _ => return Err(wrong()),
         };
         *left = left.checked_sub(1).ok_or(Unread::TooLarge)?;
@@ -250,16 +250,16 @@ fn nodes(text: &[u8], left: &mut usize) -> Result<Vec<Node>, Unread> {
         super::find::work::add(1);
         let rest = text.get(at..).unwrap_or_default();
         let length = match kind {
-            Kind::Object | Kind::List => {
+            JsonKind::Object | JsonKind::List => {
                 if open.len() >= MAX_DEPTH {
                     return Err(Unread::TooDeep);
                 }
                 open.push(position(nodes.len()));
                 Some(1)
             }
-            Kind::Text => text_length(rest),
-            Kind::Number => number_length(rest),
-            Kind::Null | Kind::Bool => {
+            JsonKind::Text => text_length(rest),
+            JsonKind::Number => number_length(rest),
+            JsonKind::Null | JsonKind::Bool => {
                 let words: [&[u8]; 3] = [b"null", b"true", b"false"];
                 let word = words.into_iter().find(|word| rest.starts_with(word));
                 word.map(<[u8]>::len)
@@ -267,8 +267,8 @@ fn nodes(text: &[u8], left: &mut usize) -> Result<Vec<Node>, Unread> {
         };
         at = at.saturating_add(length.ok_or_else(wrong)?);
         next = match kind {
-            Kind::Object => Next::FirstName,
-            Kind::List => Next::FirstItem,
+            JsonKind::Object => Next::FirstName,
+            JsonKind::List => Next::FirstItem,
             _ if is_value => Next::Follows,
             _ => Next::Colon,
         };
@@ -354,7 +354,7 @@ impl<'t, 'a> Json<'t, 'a> {
     }
 
     /// The kind of value.
-    pub fn kind(self) -> Kind {
+    pub fn kind(self) -> JsonKind {
         self.node().kind
     }
 
@@ -376,17 +376,17 @@ impl<'t, 'a> Json<'t, 'a> {
     pub fn text(self) -> Option<Text<'a>> {
         let node = self.node();
         let (start, end) = (node.start.saturating_add(1), node.end.saturating_sub(1));
-        (node.kind == Kind::Text).then(|| Text::Escaped(self.tree.slice(start, end)))
+        (node.kind == JsonKind::Text).then(|| Text::Escaped(self.tree.slice(start, end)))
     }
 
     /// The boolean.
     pub fn flag(self) -> Option<bool> {
-        (self.kind() == Kind::Bool).then(|| self.raw() == "true")
+        (self.kind() == JsonKind::Bool).then(|| self.raw() == "true")
     }
 
     /// The number, if it is a whole one that fits.
     pub fn whole(self) -> Option<u64> {
-        if self.kind() != Kind::Number {
+        if self.kind() != JsonKind::Number {
             return None;
         }
         let raw = self.raw();
@@ -398,17 +398,17 @@ impl<'t, 'a> Json<'t, 'a> {
 
     /// `null`.
     pub fn is_null(self) -> bool {
-        self.kind() == Kind::Null
+        self.kind() == JsonKind::Null
     }
 
     /// The values of a list; of anything else none.
     pub fn items(self) -> Children<'t, 'a> {
-        self.children(Kind::List)
+        self.children(JsonKind::List)
     }
 
     /// The members of an object in turn; of anything else none.
     pub fn members(self) -> impl Iterator<Item = (Text<'a>, Json<'t, 'a>)> {
-        let mut children = self.children(Kind::Object);
+        let mut children = self.children(JsonKind::Object);
         std::iter::from_fn(move || {
             let name = children.next()?.text()?;
             Some((name, children.next()?))
@@ -417,7 +417,7 @@ impl<'t, 'a> Json<'t, 'a> {
 
     /// The members of an object in turn, with their names as they stand in the text.
     pub fn raw_members(self) -> impl Iterator<Item = (&'a str, Json<'t, 'a>)> {
-        let mut children = self.children(Kind::Object);
+        let mut children = self.children(JsonKind::Object);
         std::iter::from_fn(move || {
             let name = children.next()?.raw();
             let name = name.get(1..name.len().saturating_sub(1))?;
@@ -425,7 +425,7 @@ impl<'t, 'a> Json<'t, 'a> {
         })
     }
 
-    fn children(self, of: Kind) -> Children<'t, 'a> {
+    fn children(self, of: JsonKind) -> Children<'t, 'a> {
         let node = self.node();
         let end = if node.kind == of { node.next } else { 0 };
         Children {
@@ -440,7 +440,7 @@ impl<'t, 'a> Json<'t, 'a> {
     pub fn get(self, name: &str) -> Option<Self> {
         let (tree, object) = (self.tree, self.node());
         let end = match object.kind {
-            Kind::Object => object.next,
+            JsonKind::Object => object.next,
             _ => 0,
         };
         let (mut at, mut found) = (self.at.saturating_add(1), None);
@@ -493,7 +493,7 @@ impl<'t, 'a> Json<'t, 'a> {
         while here.at != self.at {
             let holds = |child: &Json<'_, '_>| (child.at..child.node().next).contains(&self.at);
             let next = match here.kind() {
-                Kind::List => here
+                JsonKind::List => here
                     .items()
                     .enumerate()
                     .find(|(_, child)| holds(child))
@@ -501,7 +501,7 @@ impl<'t, 'a> Json<'t, 'a> {
                         let _ = write!(path, "[{number}]");
                         child
                     }),
-                Kind::Object => {
+                JsonKind::Object => {
                     here.members()
                         .find(|(_, child)| holds(child))
                         .map(|(name, child)| {
@@ -556,12 +556,12 @@ mod tests {
 
     fn value(json: Json<'_, '_>) -> Value {
         match json.kind() {
-            Kind::List => json.items().map(value).collect(),
-            Kind::Object => json
+            JsonKind::List => json.items().map(value).collect(),
+            JsonKind::Object => json
                 .members()
                 .map(|(name, value_of)| (name.plain().into_owned(), value(value_of)))
                 .collect(),
-            Kind::Text => Value::String(json.text().unwrap().plain().into_owned()),
+            JsonKind::Text => Value::String(json.text().unwrap().plain().into_owned()),
             _ => serde_json::from_str(json.raw()).unwrap(),
         }
     }

@@ -217,9 +217,11 @@ impl Beginning {
                     None if end && self.expects_text => return Look::Empty,
                     None if end => return Look::Fine,
                     None => return Look::NeedMore,
-                    Some(text::Kind::Json) => Kind::Json(Text::default()),
-                    Some(text::Kind::Events) => Kind::Events(Box::new(Events::new(self.dialect))),
-                    Some(text::Kind::Other) => Kind::Other,
+                    Some(text::BodyKind::Json) => Kind::Json(Text::default()),
+                    Some(text::BodyKind::Events) => {
+                        Kind::Events(Box::new(Events::new(self.dialect)))
+                    }
+                    Some(text::BodyKind::Other) => Kind::Other,
                 };
                 begun.text()
             }

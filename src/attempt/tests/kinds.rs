@@ -8,7 +8,7 @@ use crate::{
         usage_ask::UsageAsk,
     },
     dialect::{About, AnswerTranslation, Dialect, Written},
-    text::kind::{Kind, MAX_KEPT_BYTES, Start},
+    text::kind::{BodyKind, MAX_KEPT_BYTES, Start},
     verdict::{Beginning, Look},
 };
 
@@ -24,28 +24,28 @@ const BEFORE: [&str; 7] = [
 ];
 
 /// Beginnings of texts. A quote in the first line of events hides all else from who takes them for JSON.
-const TEXTS: [(&[u8], Kind); 21] = [
-    (b"{", Kind::Json),
-    (b"[", Kind::Json),
-    (b"data:\n\n", Kind::Events),
-    (b"event: \"\n\n", Kind::Events),
-    (b"id: \"\n\n", Kind::Events),
-    (b"retry: \"\r\n\r\n", Kind::Events),
-    (b": \"\n\n", Kind::Events),
-    (b":\n\n", Kind::Events),
-    (b"dat", Kind::Other),
-    (b"data\n", Kind::Other),
-    (b"event\n", Kind::Other),
-    (b"events: x\n", Kind::Other),
-    (b"retry ", Kind::Other),
-    (b"Data: x\n\n", Kind::Other),
-    (b"\"", Kind::Other),
-    (b"-", Kind::Other),
-    (b"<html>", Kind::Other),
-    (b"\x1f\x8b", Kind::Other),
-    (b"\xef", Kind::Other),
-    (b"\xef\xbb", Kind::Other),
-    (b"\xef\xbbdata: x\n\n", Kind::Other),
+const TEXTS: [(&[u8], BodyKind); 21] = [
+    (b"{", BodyKind::Json),
+    (b"[", BodyKind::Json),
+    (b"data:\n\n", BodyKind::Events),
+    (b"event: \"\n\n", BodyKind::Events),
+    (b"id: \"\n\n", BodyKind::Events),
+    (b"retry: \"\r\n\r\n", BodyKind::Events),
+    (b": \"\n\n", BodyKind::Events),
+    (b":\n\n", BodyKind::Events),
+    (b"dat", BodyKind::Other),
+    (b"data\n", BodyKind::Other),
+    (b"event\n", BodyKind::Other),
+    (b"events: x\n", BodyKind::Other),
+    (b"retry ", BodyKind::Other),
+    (b"Data: x\n\n", BodyKind::Other),
+    (b"\"", BodyKind::Other),
+    (b"-", BodyKind::Other),
+    (b"<html>", BodyKind::Other),
+    (b"\x1f\x8b", BodyKind::Other),
+    (b"\xef", BodyKind::Other),
+    (b"\xef\xbb", BodyKind::Other),
+    (b"\xef\xbbdata: x\n\n", BodyKind::Other),
 ];
 
 /// A reader: says if it reads what stands in such a body, of which it gets these pieces.
@@ -131,16 +131,16 @@ fn forwarded(pieces: &[&[u8]]) -> (Vec<u8>, Forwarding) {
 }
 
 /// A body that begins so and has this in it.
-fn body(before: &str, text: &[u8], kind: Kind, said: &str) -> Vec<u8> {
+fn body(before: &str, text: &[u8], kind: BodyKind, said: &str) -> Vec<u8> {
     let parts: [&[u8]; 4] = match (kind, text) {
-        (Kind::Json, b"[") => [before.as_bytes(), b"[", said.as_bytes(), b"]"],
-        (Kind::Json, _) => [before.as_bytes(), b"", said.as_bytes(), b""],
-        (Kind::Events, _) => [before.as_bytes(), text, b"data: ", said.as_bytes()],
-        (Kind::Other, _) => [before.as_bytes(), text, said.as_bytes(), b""],
+        (BodyKind::Json, b"[") => [before.as_bytes(), b"[", said.as_bytes(), b"]"],
+        (BodyKind::Json, _) => [before.as_bytes(), b"", said.as_bytes(), b""],
+        (BodyKind::Events, _) => [before.as_bytes(), text, b"data: ", said.as_bytes()],
+        (BodyKind::Other, _) => [before.as_bytes(), text, said.as_bytes(), b""],
     };
     let end: &[u8] = match kind {
-        Kind::Events => b"\n\n",
-        Kind::Json | Kind::Other => b"",
+        BodyKind::Events => b"\n\n",
+        BodyKind::Json | BodyKind::Other => b"",
     };
     [&parts.concat(), end].concat()
 }
@@ -160,7 +160,7 @@ fn all_readers_take_the_same_beginnings_for_an_answer_wherever_they_are_cut() {
                 let halves = body.split_at(before.len() + text.len() / 2);
                 for pieces in [&whole[..], &bytes, &[halves.0, halves.1]] {
                     let shown = body.escape_ascii();
-                    let expected = kind != Kind::Other;
+                    let expected = kind != BodyKind::Other;
                     assert_eq!(reads(pieces), expected, "reader {number}: {shown}");
                 }
             }

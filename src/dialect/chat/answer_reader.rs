@@ -8,7 +8,7 @@ use crate::{
         neutral::{BlockKind, Event, Failure, Finish, Usage},
         parts::AnswerReader,
     },
-    text::tree::{Json, Kind, Text, Tree},
+    text::tree::{Json, JsonKind, Text, Tree},
 };
 
 /// Reads an answer in steps.
@@ -207,7 +207,7 @@ impl Reader {
         // Spark has one call as an object, where it was not asked for a list.
         let calls = said.get("tool_calls").into_iter();
         let calls = calls.flat_map(|calls| {
-            let one = (calls.kind() == Kind::Object).then_some(calls);
+            let one = (calls.kind() == JsonKind::Object).then_some(calls);
             one.into_iter().chain(calls.items())
         });
         self.calls.begin_list();

@@ -11,7 +11,7 @@ use crate::{
         Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Refused,
         Request, Role, Sampling, Source, Tool, ToolInput, ToolResult, Turn,
     },
-    text::tree::{Json, Kind, Text, Tree},
+    text::tree::{Json, JsonKind, Text, Tree},
 };
 
 /// Members that only `chat` has, and without which the answer is another one.
@@ -71,7 +71,7 @@ pub fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
     let messages = body
         .get("messages")
         .ok_or_else(|| missing(body, "messages"))?;
-    expect(messages, Kind::List)?;
+    expect(messages, JsonKind::List)?;
     for message in messages.items() {
         read_message(message, &mut request)?;
     }
@@ -104,7 +104,7 @@ fn stop<'a>(body: Json<'_, 'a>) -> Read<Vec<Text<'a>>> {
     if let Some(one) = stop.text() {
         return Ok(vec![one]);
     }
-    expect(stop, Kind::List).map_err(|_| wrong(stop, "a string or a list"))?;
+    expect(stop, JsonKind::List).map_err(|_| wrong(stop, "a string or a list"))?;
     stop.items().map(as_text).collect()
 }
 
@@ -182,7 +182,7 @@ fn choice<'a>(body: Json<'_, 'a>) -> Read<Option<Choice<'a>>> {
     if let Some(word) = choice.text() {
         return Ok(Some(Choice::of_word(&word)));
     }
-    expect(choice, Kind::Object).map_err(|_| wrong(choice, "a string or an object"))?;
+    expect(choice, JsonKind::Object).map_err(|_| wrong(choice, "a string or an object"))?;
     if let Some(allowed) = choice.get("allowed_tools") {
         let tools = optional_list(allowed, "tools")?
             .into_iter()
@@ -202,7 +202,7 @@ fn chosen<'a>(choice: Json<'_, 'a>) -> Read<Text<'a>> {
 }
 
 fn read_message<'a>(message: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
-    expect(message, Kind::Object)?;
+    expect(message, JsonKind::Object)?;
     let role = text(message, "role")?;
     match &*role.plain() {
         "system" | "developer" => read_system(message, request),
@@ -313,7 +313,7 @@ fn content<'a>(message: Json<'_, 'a>) -> Read<Vec<Block<'a>>> {
         let said = !text.is_empty();
         return Ok(said.then_some(Block::Text { text }).into_iter().collect());
     }
-    expect(content, Kind::List).map_err(|_| wrong(content, "a string or a list"))?;
+    expect(content, JsonKind::List).map_err(|_| wrong(content, "a string or a list"))?;
     content.items().map(part).collect()
 }
 
@@ -328,7 +328,7 @@ fn part<'a>(part: Json<'_, 'a>) -> Read<Block<'a>> {
         "image_url" => {
             let image = within("image_url")?;
             let url = match image.kind() {
-                Kind::Object => image.get("url").ok_or_else(|| missing(image, "url"))?,
+                JsonKind::Object => image.get("url").ok_or_else(|| missing(image, "url"))?,
                 _ => image,
             };
             Block::Media(Media {

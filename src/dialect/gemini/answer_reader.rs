@@ -6,7 +6,7 @@ use crate::{
         parts::AnswerReader,
     },
     hash::hash64,
-    text::tree::{Json, Kind, Text, Tree},
+    text::tree::{Json, JsonKind, Text, Tree},
 };
 
 /// Reads an answer in steps.
@@ -78,7 +78,7 @@ impl Reader {
 
     /// Reads a part of an answer, or a list of them.
     fn chunks(&mut self, json: Json<'_, '_>, events: &mut Vec<Event>) {
-        if json.kind() != Kind::List {
+        if json.kind() != JsonKind::List {
             return self.chunk(json, events);
         }
         for chunk in json.items() {

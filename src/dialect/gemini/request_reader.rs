@@ -22,7 +22,7 @@ use crate::{
     },
     text::{
         find::find_either,
-        tree::{Json, Kind, Text, Tree},
+        tree::{Json, JsonKind, Text, Tree},
     },
 };
 
@@ -37,7 +37,7 @@ pub(super) fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
     let body = object(tree)?;
     // Its tokens may be asked for within one more object.
     let body = get(body, "generateContentRequest").unwrap_or(body);
-    expect(body, Kind::Object)?;
+    expect(body, JsonKind::Object)?;
     if let Some(cached) = get(body, "cachedContent") {
         let why = "what is cached at another platform is not available here; send it instead";
         return Err(foreign(cached, why));
@@ -50,7 +50,7 @@ pub(super) fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
         request.system = system_texts(system)?;
     }
     if let Some(config) = get(body, "generationConfig") {
-        expect(config, Kind::Object)?;
+        expect(config, JsonKind::Object)?;
         read_config(config, &mut request)?;
     }
     read_tools(body, &mut request)?;
@@ -58,9 +58,9 @@ pub(super) fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
     let mut open = Open::default();
     match contents.kind() {
         // A lone one stands for a list of it.
-        Kind::Object => read_content(contents, 0, &mut open, &mut request)?,
+        JsonKind::Object => read_content(contents, 0, &mut open, &mut request)?,
         _ => {
-            expect(contents, Kind::List)?;
+            expect(contents, JsonKind::List)?;
             for (number, content) in contents.items().enumerate() {
                 read_content(content, number, &mut open, &mut request)?;
             }
@@ -135,7 +135,7 @@ fn system_texts<'a>(system: Json<'_, 'a>) -> Read<Vec<Text<'a>>> {
     if let Some(text) = system.text() {
         return Ok(vec![text]);
     }
-    expect(system, Kind::Object).map_err(|_| wrong(system, "a string or an object"))?;
+    expect(system, JsonKind::Object).map_err(|_| wrong(system, "a string or an object"))?;
     let parts = items(system, "parts")?;
     let texts = parts.filter_map(|part| optional_text(part, "text").transpose());
     texts.collect()
@@ -174,7 +174,7 @@ fn reasoning<'a>(config: Json<'_, 'a>) -> Read<Reasoning<'a>> {
     let Some(thinking) = get(config, "thinkingConfig") else {
         return Ok(Reasoning::default());
     };
-    expect(thinking, Kind::Object)?;
+    expect(thinking, JsonKind::Object)?;
     let show = get(thinking, "includeThoughts").and_then(Json::flag);
     let level = optional_text(thinking, "thinkingLevel")?;
     let level = level.map(|level| level.plain().to_ascii_lowercase());
@@ -214,7 +214,7 @@ fn output<'a>(config: Json<'_, 'a>) -> Read<Output<'a>> {
 
 fn read_tools<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
     for tool in items(body, "tools")? {
-        expect(tool, Kind::Object)?;
+        expect(tool, JsonKind::Object)?;
         for function in items(tool, "functionDeclarations")? {
             let input = match get(function, "parametersJsonSchema") {
                 Some(schema) => Some(Cow::Borrowed(schema.raw())),
@@ -275,7 +275,7 @@ fn read_content<'a>(
     open: &mut Open<'a>,
     request: &mut Request<'a>,
 ) -> Read<()> {
-    expect(content, Kind::Object)?;
+    expect(content, JsonKind::Object)?;
     let role = optional_text(content, "role")?.unwrap_or(Text::of("user"));
     let role = match &*role.plain() {
         "model" => Role::Assistant,
@@ -293,7 +293,7 @@ fn read_content<'a>(
     open.after_model = is_model;
     let mut blocks = Vec::new();
     for (at, part) in items(content, "parts")?.enumerate() {
-        expect(part, Kind::Object)?;
+        expect(part, JsonKind::Object)?;
         read_part(part, (number, at), open, &mut blocks)?;
     }
     if !blocks.is_empty() {
@@ -442,7 +442,7 @@ fn read_call<'a>(
     let arguments = match get(call, "args") {
         None => "{}",
         Some(args) => {
-            expect(args, Kind::Object)?;
+            expect(args, JsonKind::Object)?;
             args.raw()
         }
     };

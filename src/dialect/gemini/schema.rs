@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::text::{
     out::Out,
-    tree::{Json, Kind},
+    tree::{Json, JsonKind},
 };
 
 /// Whole numbers that Google writes as strings too.
@@ -41,12 +41,12 @@ fn is_google(schema: Json<'_, '_>) -> bool {
             "items" => is_google(value),
             "anyOf" => value.items().any(is_google),
             "properties" => value.members().any(|(_, value)| is_google(value)),
-            name => COUNTS.contains(&name) && value.kind() == Kind::Text,
+            name => COUNTS.contains(&name) && value.kind() == JsonKind::Text,
         })
 }
 
 fn write(schema: Json<'_, '_>, out: &mut Out) {
-    if schema.kind() != Kind::Object {
+    if schema.kind() != JsonKind::Object {
         return out.raw(schema.raw());
     }
     let is_nullable = schema.get("nullable").and_then(Json::flag) == Some(true);

@@ -10,7 +10,7 @@ use crate::{
             text, tool_name, wrong,
         },
     },
-    text::tree::{Json, Kind, Text, Tree},
+    text::tree::{Json, JsonKind, Text, Tree},
 };
 
 /// Reads a request.
@@ -50,7 +50,7 @@ pub(super) fn read<'a>(tree: &Tree<'a>) -> Read<Request<'a>> {
     let messages = body
         .get("messages")
         .ok_or_else(|| missing(body, "messages"))?;
-    expect(messages, Kind::List)?;
+    expect(messages, JsonKind::List)?;
     for message in messages.items() {
         read_message(message, &mut request)?;
     }
@@ -67,7 +67,7 @@ fn system_texts<'a>(system: Json<'_, 'a>) -> Read<Vec<Text<'a>>> {
     if let Some(text) = system.text() {
         return Ok(vec![text]);
     }
-    expect(system, Kind::List).map_err(|_| wrong(system, "a string or a list"))?;
+    expect(system, JsonKind::List).map_err(|_| wrong(system, "a string or a list"))?;
     system.items().map(|block| text(block, "text")).collect()
 }
 
@@ -142,7 +142,7 @@ fn choice<'a>(body: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
 }
 
 fn read_message<'a>(message: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
-    expect(message, Kind::Object)?;
+    expect(message, JsonKind::Object)?;
     let role = text(message, "role")?;
     let role = match &*role.plain() {
         "user" => Role::User,
@@ -169,7 +169,7 @@ fn blocks<'a>(content: Json<'_, 'a>) -> Read<Vec<Block<'a>>> {
         let says = !text.is_empty();
         return Ok(says.then_some(Block::Text { text }).into_iter().collect());
     }
-    expect(content, Kind::List).map_err(|_| wrong(content, "a string or a list"))?;
+    expect(content, JsonKind::List).map_err(|_| wrong(content, "a string or a list"))?;
     let mut all = Vec::new();
     for one in content.items() {
         all.extend(block(one)?);

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::text::{
     out::{Out, escape},
-    tree::{Kind, MAX_VALUES, Text, Tree, Unread},
+    tree::{JsonKind, MAX_VALUES, Text, Tree, Unread},
 };
 
 /// The schema of a function without one.
@@ -168,7 +168,7 @@ fn is_object_of(text: &Text<'_>, left: &mut usize) -> Result<bool, ()> {
     }
     match Tree::read_of(plain.as_bytes(), left) {
         Err(Unread::TooLarge) => Err(()),
-        read => Ok(read.is_ok_and(|tree| tree.root().kind() == Kind::Object)),
+        read => Ok(read.is_ok_and(|tree| tree.root().kind() == JsonKind::Object)),
     }
 }
 
@@ -276,5 +276,5 @@ pub fn turns_say_json(request: &Request<'_>) -> bool {
 
 /// Tells an object of JSON.
 pub fn is_object(text: &str) -> bool {
-    Tree::read(text.as_bytes()).is_ok_and(|tree| tree.root().kind() == Kind::Object)
+    Tree::read(text.as_bytes()).is_ok_and(|tree| tree.root().kind() == JsonKind::Object)
 }

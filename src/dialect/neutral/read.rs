@@ -3,7 +3,7 @@
 use super::{
     Choice, Media, MediaKind, Output, Refused, Request, Schema, Source, Tool, names::MAX_NAME_BYTES,
 };
-use crate::text::tree::{Json, Kind, MAX_VALUES, Text, Tree, Unread};
+use crate::text::tree::{Json, JsonKind, MAX_VALUES, Text, Tree, Unread};
 
 /// The most tools of a request. OpenAI takes 128. Each costs some copies of its name, and they stay until the answer
 /// has ended.
@@ -24,7 +24,7 @@ pub type Read<T> = Result<T, Refused>;
 #[inline(never)]
 pub fn object<'t, 'a>(tree: &'t Tree<'a>) -> Read<Json<'t, 'a>> {
     let root = tree.root();
-    expect(root, Kind::Object)?;
+    expect(root, JsonKind::Object)?;
     Ok(root)
 }
 
@@ -91,7 +91,7 @@ pub fn unread(unread: Unread) -> Refused {
 
 /// Refuses a value that is of another kind.
 #[inline(never)]
-pub fn expect(json: Json<'_, '_>, kind: Kind) -> Read<()> {
+pub fn expect(json: Json<'_, '_>, kind: JsonKind) -> Read<()> {
     if json.kind() == kind {
         return Ok(());
     }
@@ -175,14 +175,14 @@ pub fn as_whole(value: Json<'_, '_>) -> Read<u64> {
 /// A number, as it stands there.
 #[inline(never)]
 pub fn as_number<'a>(value: Json<'_, 'a>) -> Read<&'a str> {
-    expect(value, Kind::Number)?;
+    expect(value, JsonKind::Number)?;
     Ok(value.raw())
 }
 
 /// A list.
 #[inline(never)]
 pub fn as_list<'t, 'a>(value: Json<'t, 'a>) -> Read<Json<'t, 'a>> {
-    expect(value, Kind::List)?;
+    expect(value, JsonKind::List)?;
     Ok(value)
 }
 

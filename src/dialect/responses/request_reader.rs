@@ -13,7 +13,7 @@ use crate::{
     },
     text::{
         out::Out,
-        tree::{Json, Kind, Text, Tree},
+        tree::{Json, JsonKind, Text, Tree},
     },
 };
 
@@ -137,7 +137,7 @@ fn read_input<'a>(body: Json<'_, 'a>, known: &mut Known, request: &mut Request<'
         push(request, Role::User, vec![Block::Text { text }]);
         return Ok(());
     }
-    expect(input, Kind::List).map_err(|_| wrong(input, "a string or a list"))?;
+    expect(input, JsonKind::List).map_err(|_| wrong(input, "a string or a list"))?;
     for item in input.items() {
         read_item(item, known, request)?;
     }
@@ -145,7 +145,7 @@ fn read_input<'a>(body: Json<'_, 'a>, known: &mut Known, request: &mut Request<'
 }
 
 fn read_item<'a>(item: Json<'_, 'a>, known: &mut Known, request: &mut Request<'a>) -> Read<()> {
-    expect(item, Kind::Object)?;
+    expect(item, JsonKind::Object)?;
     let kind = optional_text(item, "type")?.unwrap_or(Text::of("message"));
     let kind = &*kind.plain();
     match kind {
@@ -346,7 +346,7 @@ fn content<'a>(content: Json<'_, 'a>) -> Read<Vec<Block<'a>>> {
         let says = !text.is_empty();
         return Ok(says.then_some(Block::Text { text }).into_iter().collect());
     }
-    expect(content, Kind::List).map_err(|_| wrong(content, "a string or a list"))?;
+    expect(content, JsonKind::List).map_err(|_| wrong(content, "a string or a list"))?;
     content.items().map(part).collect()
 }
 

@@ -14,7 +14,7 @@ use crate::{
             spend_tool_name, text, tool_name, wrong,
         },
     },
-    text::tree::{Json, Kind, Text},
+    text::tree::{Json, JsonKind, Text},
 };
 
 /// A tool of the dialect's own that its caller runs.
@@ -223,7 +223,7 @@ fn choice<'a>(body: Json<'_, 'a>) -> Read<Option<Choice<'a>>> {
     if let Some(word) = choice.text() {
         return Ok(Some(Choice::of_word(&word)));
     }
-    expect(choice, Kind::Object).map_err(|_| wrong(choice, "a string or an object"))?;
+    expect(choice, JsonKind::Object).map_err(|_| wrong(choice, "a string or an object"))?;
     if !text(choice, "type")?.is("allowed_tools") {
         let why = "that tool is the platform's own, and not available here";
         let kind = choice.get("type").unwrap_or(choice);

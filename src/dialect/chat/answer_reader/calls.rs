@@ -2,7 +2,7 @@
 
 use crate::{
     dialect::neutral::{BlockKind, Event, Failure, Progress},
-    text::tree::{Json, Kind},
+    text::tree::{Json, JsonKind},
 };
 
 /// The most bytes of arguments that wait for the name of their tool.
@@ -125,7 +125,7 @@ impl Calls {
         called.list = self.list;
         if let Some(arguments) = arguments {
             match arguments.kind() {
-                Kind::Text => {
+                JsonKind::Text => {
                     let text = arguments.text().map(|text| text.plain().into_owned());
                     called.waiting.push_str(&text.unwrap_or_default());
                 }

@@ -15,7 +15,7 @@ use crate::{
         grammar::meaning,
         neutral::{Folded, FoldedBlock, functions},
     },
-    text::tree::{Json, Kind},
+    text::tree::{Json, JsonKind},
     verdict::ErrorBody,
 };
 
@@ -107,12 +107,12 @@ fn laid_out(body: &[u8]) -> String {
         let raw = json.raw();
         let (open, close, children): (_, _, Vec<_>) = match json.kind() {
             _ if indent + raw.len() <= LINE => return out.push_str(raw),
-            Kind::Object => {
+            JsonKind::Object => {
                 let members = json.members();
                 let members = members.map(|(name, value)| (format!("{:?}: ", name.plain()), value));
                 ('{', '}', members.collect())
             }
-            Kind::List => (
+            JsonKind::List => (
                 '[',
                 ']',
                 json.items().map(|item| (String::new(), item)).collect(),
