@@ -75,7 +75,7 @@ fn session_headers<'de, D: Deserializer<'de>>(
 #[serde(deny_unknown_fields, default)]
 pub struct Key {
     /// The place that keeps them.
-    pub source: KeySource,
+    pub source: KeySetting,
     /// The entry's name in a keyring, if not the keyring's own default.
     pub name: Option<String>,
 }
@@ -83,7 +83,7 @@ pub struct Key {
 /// `source` of `[key]`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum KeySource {
+pub enum KeySetting {
     /// The file `key` of the state directory, made at the first start.
     #[default]
     File,
@@ -316,11 +316,11 @@ mod tests {
         );
         assert_eq!(config.refresh.grace, Duration::from_secs(300));
         assert_eq!(load("[refresh]").unwrap(), Config::default());
-        assert_eq!(config.key.source, KeySource::Keyring);
+        assert_eq!(config.key.source, KeySetting::Keyring);
         let session = load("[key]\nsource = 'secret-service'\nname = 'ours'")
             .unwrap()
             .key;
-        assert_eq!(session.source, KeySource::SecretService);
+        assert_eq!(session.source, KeySetting::SecretService);
         assert_eq!(session.name.as_deref(), Some("ours"));
         assert_eq!(
             config.envoy,

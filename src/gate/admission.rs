@@ -8,7 +8,7 @@ use super::{
 use crate::{
     host::SharedData,
     id::Id,
-    limit::{Denied, FullAccounts, Limiter, Place, Subject, limited},
+    limit::{Denied, FullAccounts, Limiter, PlaceAtKey, Subject, limited},
     request::carried::Carried,
     snapshot::{ClientKey, View},
 };
@@ -67,10 +67,10 @@ impl Limiter {
         if let Some(view) = asked.view {
             self.follow(view);
         }
-        let mut place = Place::None;
+        let mut place = PlaceAtKey::None;
         if let Some(last) = asked.last_try {
             self.run_again(shared, last.try_id, asked.now);
-            place = Place::Kept;
+            place = PlaceAtKey::Kept;
         }
         let now = asked.now;
         let mut found_full: Vec<Id> = Vec::new();

@@ -50,9 +50,9 @@ struct Streams {
     due: Deadline,
 }
 
-/// The place of a request at its key.
+/// The place that a request has at its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum PlaceAtKey {
     /// The request has none yet.
     None,
     /// Its last try had one, and it runs again: it is not asked a second time.
@@ -211,7 +211,7 @@ impl Limiter {
         shared: &mut impl SharedData,
         context: u32,
         limited: &Limited,
-        place: &mut Place,
+        place: &mut PlaceAtKey,
         now: u64,
     ) -> Result<(), Denied> {
         if let Some((subject, limits)) = &limited.account
@@ -220,15 +220,15 @@ impl Limiter {
             return Err(self.found_full(&subject.id, reached.until, now));
         }
         if let Some((subject, limits)) = &limited.key
-            && *place != Place::Taken
+            && *place != PlaceAtKey::Taken
         {
             let take = Take {
-                is_checked: *place == Place::None,
-                counts: *place == Place::None,
+                is_checked: *place == PlaceAtKey::None,
+                counts: *place == PlaceAtKey::None,
                 stream: !self.holds(context, subject),
             };
             self.take(shared, context, subject, limits, take, now)?;
-            *place = Place::Taken;
+            *place = PlaceAtKey::Taken;
         }
         let Some((subject, limits)) = &limited.account else {
             return Ok(());

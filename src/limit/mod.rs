@@ -50,7 +50,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::limiter::{Denied, Place};
+pub(crate) use self::limiter::{Denied, PlaceAtKey};
 pub use self::{
     counters::{Counters, LEASE_MS, Period, Used},
     limiter::{Limiter, RENEW_MS, limited},

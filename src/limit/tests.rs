@@ -81,7 +81,7 @@ impl Limiter {
         limited: &Limited,
         now: u64,
     ) -> Result<(), Denied> {
-        self.admit(shared, context, limited, &mut Place::None, now)
+        self.admit(shared, context, limited, &mut PlaceAtKey::None, now)
     }
 
     /// Admits it in a later one.
@@ -92,7 +92,7 @@ impl Limiter {
         limited: &Limited,
         now: u64,
     ) -> Result<(), Denied> {
-        self.admit(shared, context, limited, &mut Place::Kept, now)
+        self.admit(shared, context, limited, &mut PlaceAtKey::Kept, now)
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{App, Result, daemon};
 use crate::day::TimeOfDay;
-use crate::envoy::counts::Sums;
+use crate::envoy::counts::LimitSums;
 use crate::limits::{Effective, Setting};
 
 /// The limits of an account or a client key, and what is used of them.
@@ -62,7 +62,7 @@ impl Use {
             Some(all) => all,
             None => {
                 let now = u64::try_from(app.now().0).unwrap_or_default();
-                Sums::new(app.store.clone()).all(now).await?
+                LimitSums::new(app.store.clone()).all(now).await?
             }
         };
         let said = all

@@ -36,7 +36,7 @@ pub enum Error {
 
 /// The sums, for as long as the process lives.
 #[derive(Debug)]
-pub struct Sums {
+pub struct LimitSums {
     store: Store,
     /// The state of the store that `subjects` follows; 0 for none, as a store's own begin at 1.
     revision: u64,
@@ -63,10 +63,10 @@ struct Instance {
     kept: Used,
 }
 
-impl Sums {
+impl LimitSums {
     /// Makes the sums over this store, which begin with the days that it keeps.
-    pub fn new(store: Store) -> Sums {
-        Sums {
+    pub fn new(store: Store) -> LimitSums {
+        LimitSums {
             store,
             revision: 0,
             subjects: HashMap::new(),

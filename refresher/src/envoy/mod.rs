@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::counts::Sums;
+use self::counts::LimitSums;
 use self::reports::{Batch, Records, Reports};
 use crate::clock::{Clock, SystemClock};
 use crate::id::AccountId;
@@ -51,7 +51,7 @@ struct Shared {
     store: Store,
     reports: Arc<Reports>,
     /// An Envoy waits for the one before it: each takes a write to disk anyway.
-    sums: Arc<tokio::sync::Mutex<Sums>>,
+    sums: Arc<tokio::sync::Mutex<LimitSums>>,
     settled: watch::Receiver<u64>,
     metrics: Metrics,
     progress: Progress,
@@ -71,7 +71,7 @@ pub fn router(
     let page = metrics::router(metrics.clone(), store.clone());
     let shared = Shared {
         reports: Arc::new(Reports::new(store.clone(), on_unauthorized)),
-        sums: Arc::new(tokio::sync::Mutex::new(Sums::new(store.clone()))),
+        sums: Arc::new(tokio::sync::Mutex::new(LimitSums::new(store.clone()))),
         store,
         settled,
         metrics,

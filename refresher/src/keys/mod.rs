@@ -145,12 +145,12 @@ impl KeySource {
             }),
             (None, Some(_)) => Err(Error::RetiredAlone),
             (None, None) => Ok(match settings.source {
-                config::KeySource::File => KeySource::Vault(Box::new(KeyFile(state.key()))),
-                config::KeySource::Keyring => {
+                config::KeySetting::File => KeySource::Vault(Box::new(KeyFile(state.key()))),
+                config::KeySetting::Keyring => {
                     let name = settings.name.as_deref().unwrap_or(KernelKeyring::NAME);
                     KeySource::Given(Box::new(KernelKeyring(name.to_owned())))
                 }
-                config::KeySource::SecretService => {
+                config::KeySetting::SecretService => {
                     let entry = SessionKeyring::new(settings.name.as_deref(), state.path());
                     KeySource::Vault(Box::new(entry))
                 }
@@ -488,7 +488,7 @@ mod tests {
         let located = KeySource::locate(&state, &settings, |_| None).unwrap();
         assert!(matches!(located, KeySource::Vault(_)));
         let settings = config::Key {
-            source: config::KeySource::Keyring,
+            source: config::KeySetting::Keyring,
             ..settings
         };
         let located = KeySource::locate(&state, &settings, |_| None).unwrap();

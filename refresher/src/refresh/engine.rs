@@ -33,7 +33,7 @@ use tracing::{error, warn};
 
 use super::endpoint::TokenEndpoint;
 use super::ledger::{Entry, Ledger};
-use super::reports::Reports;
+use super::reports::RefusalReports;
 use super::schedule::{self, BACKOFF_LIMIT, Jitter};
 use crate::clock::{Clock, UnixMillis};
 use crate::config;
@@ -111,7 +111,7 @@ struct Shared<L: Ledger, E, C> {
     settings: config::Refresh,
     slots: Semaphore,
     flights: Mutex<HashMap<AccountId, watch::Receiver<Flight<L>>>>,
-    reports: Mutex<Reports>,
+    reports: Mutex<RefusalReports>,
     wake: Notify,
     tasks: TaskTracker,
 }

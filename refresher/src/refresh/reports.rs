@@ -20,7 +20,7 @@ const CALM: Duration = Duration::from_secs(10 * 60);
 
 /// The reports about each account.
 #[derive(Debug, Default)]
-pub struct Reports(HashMap<AccountId, Reported>);
+pub struct RefusalReports(HashMap<AccountId, Reported>);
 
 #[derive(Debug, Default)]
 struct Reported {
@@ -31,7 +31,7 @@ struct Reported {
     answered: Option<(u32, Instant)>,
 }
 
-impl Reports {
+impl RefusalReports {
     /// Notes that `generation` of `account` was refused. An older generation than the last is ignored.
     pub fn note(&mut self, account: &AccountId, generation: u64) {
         let reported = self.0.entry(account.clone()).or_default();
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn only_the_reported_generation_is_due_and_each_further_one_later() {
         let (account, start) = (AccountId::random(), Instant::now());
-        let mut reports = Reports::default();
+        let mut reports = RefusalReports::default();
         assert_eq!(reports.wait(&account, 1, start), None);
         reports.note(&account, 1);
         assert_eq!(reports.wait(&account, 1, start), Some(Duration::ZERO));
@@ -134,7 +134,7 @@ mod tests {
     fn no_end_of_refusals_brings_the_haste_back() {
         let (account, start) = (AccountId::random(), Instant::now());
         let day = Duration::from_secs(24 * 60 * 60);
-        let (mut reports, mut now, mut generation) = (Reports::default(), start, 1);
+        let (mut reports, mut now, mut generation) = (RefusalReports::default(), start, 1);
         while now < start + day {
             reports.note(&account, generation);
             now += reports.wait(&account, generation, now).unwrap();
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn what_is_confirmed_is_so_of_one_generation() {
         let account = AccountId::random();
-        let mut reports = Reports::default();
+        let mut reports = RefusalReports::default();
         reports.note(&account, 2);
         assert!(reports.names(&account, 2) && !reports.confirms(&account, 2));
         reports.confirm(&account, 1);
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn calm_forgives() {
         let (account, start) = (AccountId::random(), Instant::now());
-        let mut reports = Reports::default();
+        let mut reports = RefusalReports::default();
         for generation in 1..20 {
             reports.note(&account, generation);
             reports.answered(&account, generation, start);

@@ -77,14 +77,14 @@ fn told(instance: u8, subject: &Subject, requests: u64, tokens: u64, streams: u6
     }
 }
 
-async fn take(sums: &mut Sums, counts: &Counts, now: u64) -> Said {
+async fn take(sums: &mut LimitSums, counts: &Counts, now: u64) -> Said {
     sums.take(counts, now).await.unwrap().subjects[0].said
 }
 
 #[tokio::test]
 async fn each_envoy_hears_of_the_others() {
     let Fixture { store, key, _outer } = fixture().await;
-    let mut sums = Sums::new(store);
+    let mut sums = LimitSums::new(store);
     let said = take(&mut sums, &told(1, &key, 3, 30, 2), NOW).await;
     assert_eq!(
         (said.minute.requests, said.day.tokens, said.streams),
@@ -125,10 +125,10 @@ async fn each_envoy_hears_of_the_others() {
 #[tokio::test]
 async fn a_day_outlives_the_process_and_ends_at_its_end() {
     let Fixture { store, key, _outer } = fixture().await;
-    let mut sums = Sums::new(store.clone());
+    let mut sums = LimitSums::new(store.clone());
     take(&mut sums, &told(1, &key, 3, 400, 2), NOW).await;
     drop(sums);
-    let mut sums = Sums::new(store.clone());
+    let mut sums = LimitSums::new(store.clone());
     let said = take(&mut sums, &told(2, &key, 1, 5, 1), NOW).await;
     assert_eq!((said.day.tokens, said.minute.requests), (400, 0));
     let midnight = 1_790_028_000_000;
@@ -150,7 +150,7 @@ async fn a_day_outlives_the_process_and_ends_at_its_end() {
 #[tokio::test]
 async fn who_has_no_limits_and_what_is_malformed_is_not_counted() {
     let Fixture { store, key, _outer } = fixture().await;
-    let mut sums = Sums::new(store.clone());
+    let mut sums = LimitSums::new(store.clone());
     let stranger = Subject::key(&Id::try_from("key_unknown").unwrap());
     let others = sums.take(&told(1, &stranger, 1, 1, 1), NOW).await.unwrap();
     assert_eq!(others, Others::default());
@@ -182,7 +182,7 @@ async fn who_has_no_limits_and_what_is_malformed_is_not_counted() {
 #[tokio::test]
 async fn instances_are_bounded_and_none_is_lost() {
     let Fixture { store, key, _outer } = fixture().await;
-    let mut sums = Sums::new(store.clone());
+    let mut sums = LimitSums::new(store.clone());
     for instance in 1..=200 {
         take(
             &mut sums,
@@ -200,7 +200,7 @@ async fn instances_are_bounded_and_none_is_lost() {
             .tokens,
         2_000
     );
-    let mut again = Sums::new(store);
+    let mut again = LimitSums::new(store);
     assert_eq!(
         again.all(NOW + 300).await.unwrap().subjects[0]
             .said
@@ -211,7 +211,7 @@ async fn instances_are_bounded_and_none_is_lost() {
 }
 
 /// Returns what the sums say of a day's tokens.
-async fn today(sums: &mut Sums, now: u64) -> (u64, u64) {
+async fn today(sums: &mut LimitSums, now: u64) -> (u64, u64) {
     let all = sums.all(now).await.unwrap();
     let day = all.subjects[0].said.day;
     (day.start, day.tokens)
@@ -233,7 +233,7 @@ async fn set_zone(store: &Store, zone: Option<&str>) {
 #[tokio::test]
 async fn another_zone_forgets_nothing_where_nobody_counted_meanwhile() {
     let Fixture { store, key, _outer } = fixture().await;
-    let mut sums = Sums::new(store.clone());
+    let mut sums = LimitSums::new(store.clone());
     take(&mut sums, &told(1, &key, 3, 400, 2), NOW).await;
     take(&mut sums, &told(2, &key, 1, 30, 1), NOW).await;
     drop(sums);
@@ -246,7 +246,7 @@ async fn another_zone_forgets_nothing_where_nobody_counted_meanwhile() {
     ] {
         set_zone(&store, zone).await;
         for _ in 0..2 {
-            let mut sums = Sums::new(store.clone());
+            let mut sums = LimitSums::new(store.clone());
             assert_eq!(today(&mut sums, NOW).await, (start, 430), "{zone:?}");
         }
         let rows = store.day_counts().await.unwrap();
@@ -254,10 +254,10 @@ async fn another_zone_forgets_nothing_where_nobody_counted_meanwhile() {
         assert_eq!(rows.len(), 2);
     }
     // A day that is over is not carried over, neither in its zone nor into another one.
-    let mut sums = Sums::new(store.clone());
+    let mut sums = LimitSums::new(store.clone());
     assert_eq!(today(&mut sums, NOW + DAY_MS).await.1, 0);
     set_zone(&store, None).await;
-    let mut sums = Sums::new(store);
+    let mut sums = LimitSums::new(store);
     assert_eq!(today(&mut sums, NOW + DAY_MS).await, (utc + DAY_MS, 0));
 }
 
@@ -296,7 +296,7 @@ async fn a_day_of_another_length_is_carried_over_to_its_end() {
                     .keep_day_counts(std::slice::from_ref(&count), 0)
                     .await
                     .unwrap();
-                let mut sums = Sums::new(store.clone());
+                let mut sums = LimitSums::new(store.clone());
                 let found = today(&mut sums, now).await;
                 let day = Zone::parse(zone).unwrap().day_at(now);
                 assert_eq!(found, (day.start, tokens), "{zone} {now}");
@@ -312,7 +312,7 @@ async fn a_day_of_another_length_is_carried_over_to_its_end() {
 #[tokio::test]
 async fn another_zone_forgets_nothing() {
     let Fixture { store, key, _outer } = fixture().await;
-    let mut sums = Sums::new(store.clone());
+    let mut sums = LimitSums::new(store.clone());
     take(&mut sums, &told(1, &key, 3, 400, 2), NOW).await;
     set_zone(&store, None).await;
     let said = take(&mut sums, &told(2, &key, 0, 0, 0), NOW + 1).await;
@@ -321,7 +321,7 @@ async fn another_zone_forgets_nothing() {
     for row in store.day_counts().await.unwrap() {
         assert_eq!(row.day.start, NOW - NOW % DAY_MS);
     }
-    let mut again = Sums::new(store);
+    let mut again = LimitSums::new(store);
     assert_eq!(
         again.all(NOW + 2).await.unwrap().subjects[0]
             .said
