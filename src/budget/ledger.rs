@@ -59,9 +59,9 @@ struct Entry {
 /// The blocks that are taken, as far as a key needs to know before it takes more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Found {
-    /// Those of all keys.
+    /// The sum of all keys.
     taken: u64,
-    /// Those of the key.
+    /// The sum of the key.
     own: u64,
     /// The number of its entry in this VM, lapsed or not.
     at: Option<usize>,
