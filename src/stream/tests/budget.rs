@@ -112,6 +112,9 @@ fn few_connections() -> Envoy {
     let mut records = records(&[fixture::account("acc_1", "codex")]);
     let other = fixture::client_key("key_2", b"another", "default");
     records.push(Record::Key(other));
+    let mut ended = fixture::client_key("key_3", b"ended", "default");
+    ended.expires_at = Some(1);
+    records.push(Record::Key(ended));
     let mut envoy = Envoy::with(&records);
     envoy.configure(r#"{"kept_connections":8,"kept_connections_per_key":2}"#);
     envoy
@@ -178,11 +181,16 @@ fn answers_of_the_gateways_own_close_connections_as_well() {
 }
 
 #[test]
-fn whoever_has_no_key_that_is_known_keeps_no_connection() {
+fn whoever_has_no_key_that_is_good_keeps_no_connection() {
     let mut envoy = few_connections();
     for headers in [&head("/v1/models")[..4], &head("/health")[..4]] {
         assert!(is_closed(&envoy.call(headers)), "{headers:?}");
     }
+    let mut headers = head("/v1/responses");
+    headers[4].1 = "Bearer ended";
+    let mut call = envoy.call_on(1, &headers);
+    assert!(is_closed(&call));
+    call.is_refused(401, "latchkey_key_expired");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::harness::{
     caller::{chat_body, messages_body},
     eventually, holds,
     http2::Http2,
-    raw, run,
+    raw, records, run,
     scripted::{Script, Scripted},
     source_root,
     stack::{OPENAI, client_key, with},
@@ -293,9 +293,16 @@ fn connections_of_strangers_and_of_the_silent_are_closed() {
         let stack = stack("budget-strangers").await;
         let ask = |lines: &str| format!("GET /v1/models HTTP/1.1\r\nhost: a\r\n{lines}\r\n");
         let known = ask(&format!("x-api-key: {}\r\n", client_key("openai")));
+        let ended = client_key("ended");
+        let end = json!({"expires_at": 1});
+        let record = records::key_with("key_ended", &ended, "openai", end);
+        let revision = stack.refresher.publish([record]);
+        stack.reaches(revision).await;
+        let ended = format!("x-api-key: {ended}\r\n");
         for lines in [
             "",
             "x-api-key: lk_unknown\r\n",
+            &ended,
             "x-api-key: a\r\nx-goog-api-key: b\r\n",
         ] {
             let mut stream = raw::open(stack.envoy.port, ask(lines).as_bytes()).await;
