@@ -16,9 +16,9 @@
 use super::{Budget, KeyName, blocks::Blocks, ledger};
 use crate::{deadline::Deadline, host::SharedData, known::Known};
 
-/// The time for which a connection counts as kept after a request or its answer began, in milliseconds: `idle_timeout` of
-/// `envoy/envoy.yaml`, and the moments that the closing takes.
-const KEPT_MS: u64 = 65_000;
+/// The time for which a connection counts as kept after a request or its answer began, in milliseconds: `idle_timeout`
+/// and `stream_flush_timeout` of `envoy/envoy.yaml`, and the moments that the closing takes.
+pub(super) const KEPT_MS: u64 = 85_000;
 
 /// The shortest time between two searches for those that are kept no longer, in milliseconds.
 const SEARCH_MS: u64 = 1_000;
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(envoy.kept(100..200, "a"), 0);
         envoy.wait(1);
         assert_eq!(envoy.kept(100..200, "a"), 60);
-        envoy.wait(70);
+        envoy.wait(90);
         assert!(envoy.vms.iter().all(|vm| vm.kept.is_empty()));
         assert_eq!(envoy.shared.read("latchkey/3/kept").unwrap().0, b"");
     }

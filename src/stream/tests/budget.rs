@@ -151,7 +151,7 @@ fn connections_beyond_a_keys_share_are_closed_with_the_platforms_answer() {
         assert!(!is_closed_after(&mut envoy, 4, "another"));
         envoy.after(30_000);
     }
-    for _ in 0..70 {
+    for _ in 0..90 {
         envoy.after(1_000);
     }
     assert!(!is_closed_after(&mut envoy, 3, KEY));
@@ -216,7 +216,7 @@ fn a_key_that_breaks_requests_off_beyond_its_share_is_refused_there() {
     envoy.is_http2 = false;
     assert!(is_closed_after(&mut envoy, 3, KEY));
     envoy.is_http2 = true;
-    for _ in 0..13 {
+    for _ in 0..17 {
         envoy.after(5_000);
         assert!(!is_closed_after(&mut envoy, 1, KEY));
         assert!(!is_closed_after(&mut envoy, 2, KEY));

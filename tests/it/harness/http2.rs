@@ -1,4 +1,4 @@
-//! One HTTP/2 connection: many requests on one worker of Envoy, and trailers.
+//! One HTTP/2 connection: many requests on one worker of Envoy, and trailers; and one whose caller takes no body.
 
 use std::time::Duration;
 
@@ -10,7 +10,42 @@ use h2::{
 use http::{HeaderMap, Request};
 use tokio::net::TcpStream;
 
-use super::RUNTIME;
+use super::{RUNTIME, raw};
+
+/// A connection on which so many requests ask for what is at `path`. Its client has no window for the body of an answer
+/// (`SETTINGS_INITIAL_WINDOW_SIZE` is 0), and never opens one.
+pub async fn ask_for_no_body(port: u16, path: &str, key: &str, requests: u8) -> TcpStream {
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    /// The flags END_STREAM and END_HEADERS.
+    const WHOLE: u8 = 5;
+    // `:method: GET` and `:scheme: http` stand in HPACK's own table, as the names `:path` and `:authority` do.
+    let asked = [vec![0x82, 0x86, 4], text(path), vec![1], text("a")].concat();
+    let head = [asked, vec![0], text("x-api-key"), text(key)].concat();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    for request in 0..requests {
+        bytes.extend(frame(HEADERS, WHOLE, request * 2 + 1, &head));
+    }
+    raw::open(port, &bytes).await
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short frame");
+    let mut frame = length.to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags, 0, 0, 0, stream]);
+    frame.extend(payload);
+    frame
+}
+
+/// A string of less than 127 bytes as HPACK writes it.
+fn text(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).ok().filter(|length| *length < 127);
+    let mut bytes = vec![length.expect("a short text")];
+    bytes.extend(text.bytes());
+    bytes
+}
 
 /// An open connection.
 #[derive(Clone)]
@@ -84,6 +119,27 @@ impl Http2 {
         let first = answer.into_body().data().await;
         first.expect("a stream").expect("a first event");
         stream.send_reset(h2::Reason::CANCEL);
+    }
+
+    /// Posts a body, and reads the answer's, of which each piece takes that long. The length of what came until the end;
+    /// none where that is no end.
+    pub async fn post_and_read_slowly(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+        each: Duration,
+    ) -> Option<usize> {
+        let (answer, mut stream) = self.begin(path, headers, body.to_owned().into()).await;
+        stream.send_data(Bytes::new(), true).expect("sent");
+        let (mut body, mut length) = (answer.await.expect("an answer").into_body(), 0);
+        while let Some(piece) = body.data().await {
+            let piece = piece.ok()?.len();
+            tokio::time::sleep(each).await;
+            body.flow_control().release_capacity(piece).ok()?;
+            length += piece;
+        }
+        Some(length)
     }
 
     /// Posts a body. The answer's body, and the names of the trailers that it ends with.

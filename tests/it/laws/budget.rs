@@ -15,7 +15,7 @@ use crate::harness::{
     Caller, Stack,
     caller::{chat_body, messages_body},
     eventually, holds,
-    http2::Http2,
+    http2::{self, Http2},
     raw, records, run,
     scripted::{Script, Scripted},
     source_root,
@@ -36,6 +36,9 @@ const CONNECTIONS: usize = 60;
 
 /// The longest that a connection may say nothing here, before its first request and after it.
 const SILENCE: Duration = Duration::from_secs(2);
+
+/// The longest that the last bytes of an answer may wait for their caller here.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// The connections that a key may keep where they are [few](few_connections).
 const OF_KEY_OF_FEW: usize = 20;
@@ -62,6 +65,7 @@ async fn stack(name: &str) -> Stack {
                     "listener_filters_timeout: 2s",
                 ),
                 ("idle_timeout: 60s", "idle_timeout: 2s"),
+                ("stream_flush_timeout: 20s", "stream_flush_timeout: 2s"),
             ],
         )
     })
@@ -247,13 +251,14 @@ fn open_uploads_are_bounded_and_a_length_is_refused_at_once() {
 async fn closed(stream: &mut TcpStream) -> Option<Duration> {
     let start = Instant::now();
     let mut rest = Vec::new();
-    let reading = timeout(SILENCE * 2 + DRAIN, stream.read_to_end(&mut rest)).await;
+    let reading = timeout(FLUSH + SILENCE * 2 + DRAIN, stream.read_to_end(&mut rest)).await;
     reading.ok().map(|_| start.elapsed())
 }
 
 /// A new caller's answer, however long it takes until there is a connection for it.
 async fn is_served_soon(stack: &Stack) {
-    eventually("a new caller is served", SILENCE * 4, async || {
+    let most = FLUSH + SILENCE * 2 + DRAIN;
+    eventually("a new caller is served", most, async || {
         let caller = stack.caller("openai");
         let answer = caller.try_post(CHAT, &chat_body(false)).await;
         let answer = answer.map_err(|error| format!("{error:?}"))?;
@@ -345,6 +350,63 @@ fn connections_of_strangers_and_of_the_silent_are_closed() {
             strangers.push(raw::open(stack.envoy.port, ask("").as_bytes()).await);
         }
         is_served_soon(&stack).await;
+    });
+}
+
+/// Whoever asks with HTTP/2 and never takes the answer's body loses the connection all the same, with a key and without.
+#[test]
+fn connections_whose_answers_are_not_taken_are_closed_and_shut_nobody_out() {
+    run(async {
+        let stack = stack("budget-no-window").await;
+        let key = client_key("openai");
+        for (path, key, requests) in [
+            ("/v1/models", "", 1),
+            ("/v1/models", "", 100),
+            ("/v1%2fmodels", "", 1),
+            ("/v1/models", &key, 1),
+        ] {
+            let (port, mut open) = (stack.envoy.port, Vec::new());
+            for _ in 0..CONNECTIONS + 20 {
+                open.push(http2::ask_for_no_body(port, path, key, requests).await);
+            }
+            is_served_soon(&stack).await;
+            for stream in &mut open {
+                let is_closed = closed(stream).await.is_some();
+                assert!(is_closed, "{path} with {key:?}: one is open");
+            }
+        }
+        others_are_served(&stack).await;
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
+/// The time for an answer's last bytes ends no answer that its caller reads, however long that takes.
+#[test]
+fn an_answer_that_is_read_slowly_comes_whole() {
+    const LENGTH: usize = 4 * MIB;
+    run(async {
+        let stack = stack("budget-slow-reader").await;
+        let script = Script {
+            answer: Vec::new(),
+            reads: true,
+        };
+        let platform = Scripted::start(script).await;
+        stack.replug_in_plain_text(OPENAI, platform.port).await;
+        let body = json!({"x": "y".repeat(LENGTH)}).to_string();
+        let length = body.len();
+        platform.answers(format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        ));
+        let key = client_key("openai");
+        let chat = chat_body(false).to_string();
+        let connection = Http2::connect(stack.envoy.port).await;
+        let asked = Instant::now();
+        let each = Duration::from_millis(25);
+        let came = connection
+            .post_and_read_slowly(CHAT, &[("x-api-key", &key)], &chat, each)
+            .await;
+        assert_eq!(came, Some(length), "after {:?}", asked.elapsed());
+        assert!(asked.elapsed() > FLUSH * 2, "{:?}", asked.elapsed());
     });
 }
 
@@ -640,7 +702,13 @@ fn the_heap_has_room_for_what_may_be_held() {
         );
         assert!(kept_of_key <= kept / 2.0, "{shipped}: a key leaves room");
         // `budget::connections` counts on it.
-        assert!((number("idle_timeout: ") - 60.0).abs() < 0.1, "{shipped}");
+        let closing = [
+            ("\n                  idle_timeout: ", 60.0),
+            ("stream_flush_timeout: ", 20.0),
+        ];
+        for (name, seconds) in closing {
+            assert!((number(name) - seconds).abs() < 0.1, "{shipped}: {name}");
+        }
         let requests = held * 1024.0 / 128.0;
         assert!(
             requests + kept < connections,
