@@ -1,8 +1,8 @@
 //! The part of one VM in keeping the budget: what each of its requests holds.
 
 use super::{
-    Budget, KeyName, MAX_KEPT, NoRoom, OF_A_REQUEST, OF_AN_ANSWER, blocks::Blocks, ledger,
-    slices::Slices,
+    Budget, KeyName, MAX_KEPT, NoRoom, OF_A_REQUEST, OF_AN_ANSWER, blocks::Blocks,
+    connections::KEPT_MS, ledger, slices::Slices,
 };
 use crate::{deadline::Deadline, host::SharedData, known::Known};
 
@@ -17,6 +17,8 @@ pub struct Book {
     holds: Known<u32, Hold>,
     /// The holds of tries that are over, whose requests are to run again.
     leaving: Vec<(u32, Hold, Deadline)>,
+    /// The keys of requests that are over, of which a connection stays that no key may keep.
+    staying: Vec<(KeyName, Deadline)>,
 }
 
 /// The memory that one request holds.
@@ -47,6 +49,7 @@ impl Book {
             blocks: Blocks::new(ledger::HELD, vm, budget),
             holds: Known::default(),
             leaving: Vec::new(),
+            staying: Vec::new(),
         }
     }
 
@@ -191,6 +194,18 @@ impl Book {
         }
     }
 
+    /// Ends what `context` holds, but for what every request is charged: that is held for as long as Envoy keeps its
+    /// connection, which its caller may keep no longer and nobody closes.
+    pub fn end_without_answer(&mut self, context: u32, now: u64) {
+        let Some(mut hold) = self.holds.remove(&context) else {
+            return;
+        };
+        hold.charged = hold.charged.saturating_sub(OF_A_REQUEST);
+        self.free(&hold);
+        let until = Deadline::after(now, KEPT_MS);
+        self.staying.push((hold.key, until));
+    }
+
     /// Gives back what was not used for a while, and renews the rest.
     pub fn tick(&mut self, shared: &mut impl SharedData, now: u64) {
         let (over, leaving) = std::mem::take(&mut self.leaving)
@@ -201,6 +216,16 @@ impl Book {
         for (_, hold, _) in over {
             self.free(&hold);
         }
+        let Self {
+            blocks, staying, ..
+        } = self;
+        staying.retain(|(key, until)| {
+            let stays = !until.is_due(now);
+            if !stays {
+                blocks.give_back(*key, OF_A_REQUEST);
+            }
+            stays
+        });
         self.blocks.tick(shared, now);
     }
 
@@ -356,6 +381,29 @@ mod tests {
         envoy.tick(NOW + blocks::SPARE_MS);
         assert_eq!(envoy.shared.read("latchkey/3/held").unwrap().0, b"");
         assert_eq!(envoy.flood(1, 0), count);
+    }
+
+    #[test]
+    fn what_left_its_connection_open_is_held_until_that_is_closed() {
+        let mut envoy = Envoy::new(BUDGET);
+        for context in 0..11 {
+            assert_eq!(envoy.begin(0, context, 1, 2 * MIB), Ok(()));
+            envoy.books[0].end_without_answer(context, NOW);
+        }
+        // 24 MiB are 192 times 128 KiB.
+        let begins = |envoy: &mut Envoy| {
+            let mut fits = |context: &u32| envoy.begin(*context as usize % 2, *context, 1, 0);
+            let refused = (100..).find(|context| fits(context).is_err()).unwrap();
+            for context in 100..refused {
+                envoy.books[context as usize % 2].end(context, false, NOW);
+            }
+            refused - 100
+        };
+        assert_eq!(begins(&mut envoy), 192 - 11);
+        envoy.tick(NOW + KEPT_MS - 1);
+        assert_eq!(begins(&mut envoy), 192 - 11);
+        envoy.tick(NOW + KEPT_MS);
+        assert_eq!(begins(&mut envoy), 192);
     }
 
     /// Thousands of people with a short request each, one after the other, hold nothing together.

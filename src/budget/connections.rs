@@ -7,7 +7,8 @@
 //!
 //! Only an answer closes a connection. With HTTP/2 a caller can break each request off before its answer and use the
 //! connection on: a key that does so on connections beyond its share is answered there at once, with a refusal, until it
-//! has not done so for a while.
+//! has not done so for a while. The connection of a request that was broken off there stays until it was idle for too
+//! long: for that time it counts as that request does while it is under way.
 //!
 //! Nobody tells a VM that a connection is gone. One counts as kept for as long as Envoy keeps one without requests; so
 //! a caller that connects anew for each request is taken to keep more than it has, and is told to close what it closes

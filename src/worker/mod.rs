@@ -554,10 +554,11 @@ impl<H: Host> Worker<H> {
             self.keep(record.ended(now), try_id);
         }
         let now = self.host.recently();
+        self.limiter.release(&mut self.host, context, now);
         if let Some(key) = unanswered_beyond.filter(|_| !runs_again) {
             self.connections.break_off(key, now);
+            self.book.end_without_answer(context, now);
         }
-        self.limiter.release(&mut self.host, context, now);
         self.book.end(context, runs_again, now);
         self.limiter.take_freed()
             && self.waiting.has_any_for_place()

@@ -225,6 +225,34 @@ fn a_key_that_breaks_requests_off_beyond_its_share_is_refused_there() {
 }
 
 #[test]
+fn a_request_that_was_broken_off_is_held_while_its_connection_may_stay() {
+    let mut envoy = few_connections();
+    // A key may hold eight requests.
+    envoy.configure(
+        r#"{"kept_connections":8,"kept_connections_per_key":2,"held_mib":2,"held_mib_per_key":1}"#,
+    );
+    envoy.is_http2 = true;
+    let begun: Vec<_> = (1..=6)
+        .map(|connection| envoy.call_on(connection, &head("/v1/responses")))
+        .collect();
+    // Two of these connections are kept, and counted as that.
+    begun.into_iter().for_each(Call::goes_away);
+    envoy.is_http2 = false;
+    let room = |envoy: &mut Envoy| {
+        let calls = (11..20).map(|connection| envoy.call_on(connection, &head("/v1/responses")));
+        let calls: Vec<_> = calls.collect();
+        let count = calls.iter().filter(|call| !call.has_answer()).count();
+        calls.into_iter().for_each(Call::goes_away);
+        count
+    };
+    assert_eq!(room(&mut envoy), 4);
+    envoy.after(80_000);
+    assert_eq!(room(&mut envoy), 4);
+    envoy.after(6_000);
+    assert_eq!(room(&mut envoy), 8);
+}
+
+#[test]
 fn a_request_that_runs_again_is_not_broken_off() {
     let accounts = ["acc_1", "acc_2"].map(|id| fixture::account(id, "codex"));
     let mut envoy = Envoy::with_accounts(&accounts);
