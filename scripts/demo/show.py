@@ -133,7 +133,8 @@ def show_database(demo):
         say(f"{name:8} {bytes(sealed)[:32].hex()}… ({len(sealed)} bytes, AES-256-GCM)")
     for file in sorted(demo.state.glob("latchkey.db*")):
         content = file.read_bytes()
-        for secret in (API_KEY.encode(), b"eyJ", demo.key.encode()):
+        # So begins each JWT of the platform's. Its first three letters alone stand in what is sealed too, now and then.
+        for secret in (API_KEY.encode(), b"eyJhbGciOi", demo.key.encode()):
             if secret in content:
                 raise Failed(f"{file} holds a secret in plain text")
     say("no token, API key or client key stands in it in plain text")
