@@ -18,6 +18,7 @@ use crate::{
     id::Id,
     label::ModelName,
     limit::Reached,
+    request::carried::Carried,
     snapshot::Requirement,
     verdict::Reason,
 };
@@ -401,6 +402,16 @@ impl Refusal {
         };
         let until = until.filter(|_| !self.should_repeat())?;
         Some(until.div_ceil(1_000))
+    }
+
+    /// The answer to a request that was sent on, as far as that is known, with its id.
+    pub fn reply_to(&self, sent: Option<&Carried>) -> Reply {
+        match sent {
+            Some(Carried { dialect, id, .. }) => {
+                self.reply(*dialect).with_request_id(*dialect, id.as_ref())
+            }
+            None => self.reply(Dialect::default()),
+        }
     }
 
     /// The answer in `dialect`.

@@ -424,7 +424,9 @@ impl GateStream {
 
     fn answer(&mut self, reply: &Reply, stream: &mut impl Stream) {
         // Whose key has ended is a stranger again.
-        self.key.take_if(|_| reply.status == 401);
+        if reply.status == 401 {
+            self.key = None;
+        }
         reply_with(reply, stream);
         self.stage = Stage::Answered;
     }

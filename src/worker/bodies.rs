@@ -5,7 +5,6 @@ use std::{cell::RefCell, rc::Rc};
 use super::Worker;
 use crate::{
     budget::{KeyName, Shares},
-    dialect::Dialect,
     gate::{Refusal, Reply, Request, standing},
     host::Host,
     request::carried::TryId,
@@ -85,13 +84,7 @@ impl<H: Host> Worker<H> {
         };
         Err(match undecided {
             Some(request) => self.refuse(request, &Refusal::NoRoom(no_room)),
-            None => {
-                let carried = self.sent.of(self.try_id(context));
-                let dialect = carried.map_or_else(Dialect::default, |carried| carried.dialect);
-                let id = carried.and_then(|carried| carried.id.as_ref());
-                let reply = Refusal::NoRoom(no_room).reply(dialect);
-                reply.with_request_id(dialect, id)
-            }
+            None => Refusal::NoRoom(no_room).reply_to(self.sent.of(self.try_id(context))),
         })
     }
 
@@ -106,8 +99,7 @@ impl<H: Host> Worker<H> {
         self.follower.look(&self.host, now, moved);
         let (try_id, is_confirmed) = (self.try_id(context), self.is_confirmed(now));
         let (carried, view) = (self.sent.of(try_id)?, self.follower.current()?);
-        let checked = standing::check(carried, view, now);
-        let refusal = match checked {
+        let refusal = match standing::check(carried, view, now) {
             Ok(()) if is_confirmed => return None,
             Ok(()) => Refusal::Unconfirmed,
             // It has left that account, and goes to another one when it is whole.
@@ -118,8 +110,7 @@ impl<H: Host> Worker<H> {
             }
             Err(refusal) => refusal,
         };
-        let (dialect, id) = (carried.dialect, carried.id.as_ref());
-        Some(refusal.reply(dialect).with_request_id(dialect, id))
+        Some(refusal.reply_to(Some(carried)))
     }
 
     /// Holds the `made` bytes that the body of the request of `context` was decoded to so far, and

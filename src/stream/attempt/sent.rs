@@ -91,20 +91,13 @@ impl Sent {
         stream: &impl Stream,
     ) -> Reply {
         let text = stream.property(carried::PROPERTY);
-        match text.and_then(|text| worker.find(&text)) {
-            Some(Found { carried, .. }) => refusal
-                .reply(carried.dialect)
-                .with_request_id(carried.dialect, carried.id.as_ref()),
-            None => refusal.reply(Dialect::default()),
-        }
+        let found = text.and_then(|text| worker.find(&text));
+        refusal.reply_to(found.as_ref().map(|Found { carried, .. }| &**carried))
     }
 
     /// The answer of a refusal, in the dialect that the caller speaks.
     pub(super) fn refused(&self, refusal: &Refusal) -> Reply {
-        let Carried { dialect, id, .. } = &*self.carried;
-        refusal
-            .reply(*dialect)
-            .with_request_id(*dialect, id.as_ref())
+        refusal.reply_to(Some(&self.carried))
     }
 
     /// Takes what the platform gets in the query off the path, once it is on the wire: an access
