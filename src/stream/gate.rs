@@ -415,6 +415,7 @@ impl GateStream {
         match worker.decide(self.context, &request) {
             Decision::Forward(forward) => {
                 forward_request(*forward, worker, stream);
+                self.look_later(worker);
                 self.stage = Stage::Open;
             }
             Decision::Reply(reply) => self.answer(&reply, stream),

@@ -12,6 +12,11 @@ use crate::{
 const LOOK_MS: u64 = 100;
 
 impl GateStream {
+    /// Takes note that the request may go on now, so that the rest of a body that is there a moment later costs no look.
+    pub(super) fn look_later<H: Host>(&mut self, worker: &Worker<H>) {
+        self.next_look = Deadline::after(worker.recently(), LOOK_MS);
+    }
+
     /// Breaks a request off that was sent on before all of it had come, where what it was sent on with has been taken away:
     /// the platform generates when it is whole.
     pub(super) fn look_again<H: Host>(&mut self, worker: &mut Worker<H>, stream: &mut impl Stream) {
@@ -19,7 +24,7 @@ impl GateStream {
         if !self.next_look.is_due(now) {
             return;
         }
-        self.next_look = Deadline::after(now, LOOK_MS);
+        self.look_later(worker);
         let property = || stream.property(carried::PROPERTY);
         if let Some(reply) = worker.withdrawn(self.context, property) {
             self.answer(&reply, stream);
