@@ -179,12 +179,12 @@ pub trait SharedData {
 
     /// Changes the value of `key`, which must have been written before. `change` may run more
     /// than once, on the latest value; where it returns none nothing happens.
-    fn update(&mut self, key: &str, mut change: impl FnMut(&[u8]) -> Option<Vec<u8>>) -> Changed {
+    fn update(&mut self, key: &str, mut change: impl FnMut(Vec<u8>) -> Option<Vec<u8>>) -> Changed {
         for _ in 0..TRIES {
             let Some((value, version)) = self.read(key) else {
                 return Changed::Absent;
             };
-            let Some(value) = change(&value) else {
+            let Some(value) = change(value) else {
                 return Changed::Kept;
             };
             if self.swap(key, &value, version) {

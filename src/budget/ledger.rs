@@ -113,8 +113,8 @@ impl Ledger {
         });
         // Requests come here and not only ticks, so the other entries are looked at where they are: with thousands of keys
         // it would take longer to read and to write them all.
-        let changed = shared.update(self.key, |bytes| {
-            let found = Found::of(bytes, vm, key, now);
+        let changed = shared.update(self.key, |mut bytes| {
+            let found = Found::of(&bytes, vm, key, now);
             taken = self.may_take(&found, blocks, budget);
             let taken = taken.ok()?;
             let more = u32::try_from(taken.blocks).unwrap_or(u32::MAX);
@@ -124,11 +124,13 @@ impl Ledger {
                 until: now.saturating_add(LEASE_MS),
                 blocks: found.has.saturating_add(more),
             };
-            with(bytes, found.at, entry).or_else(|| {
+            let is_in = put(&mut bytes, found.at, entry) || {
                 // What has lapsed is in the way.
-                let entries: Vec<Entry> = decode(bytes, now).collect();
-                with(&encode(&entries), None, entry)
-            })
+                let entries: Vec<Entry> = decode(&bytes, now).collect();
+                bytes = encode(&entries);
+                put(&mut bytes, None, entry)
+            };
+            is_in.then_some(bytes)
         });
         match (changed, taken) {
             (Changed::Done, taken) => taken,
@@ -148,7 +150,7 @@ impl Ledger {
         now: u64,
     ) -> bool {
         let changed = shared.update(self.key, |bytes| {
-            let mut entries: Vec<Entry> = decode(bytes, now).filter(|one| one.vm != vm).collect();
+            let mut entries: Vec<Entry> = decode(&bytes, now).filter(|one| one.vm != vm).collect();
             let until = now.saturating_add(LEASE_MS);
             entries.extend(held.iter().map(|(key, blocks)| Entry {
                 key: *key,
@@ -246,24 +248,23 @@ impl Entry {
     }
 }
 
-/// Puts `entry` in the place of the one `at` that number, or behind all where there is none. Returns none where there is no
-/// room behind them.
-fn with(bytes: &[u8], at: Option<usize>, entry: Entry) -> Option<Vec<u8>> {
-    let mut bytes = bytes.to_vec();
+/// Puts `entry` in the place of the one `at` that number, or behind all where there is none. Returns false where there is no
+/// room behind them, and changes nothing then.
+fn put(bytes: &mut Vec<u8>, at: Option<usize>, entry: Entry) -> bool {
     let at = match at {
         Some(at) => at,
         None => {
             let count = bytes.as_chunks::<ENTRY_BYTES>().0.len();
             if count >= MAX_ENTRIES {
-                return None;
+                return false;
             }
             bytes.extend_from_slice(&[0; ENTRY_BYTES]);
             count
         }
     };
     let (entries, _) = bytes.as_chunks_mut();
-    entry.write(entries.get_mut(at)?);
-    Some(bytes)
+    let place = entries.get_mut(at);
+    place.map(|place| entry.write(place)).is_some()
 }
 
 /// Reads the entries whose lease has not lapsed at `now`.

@@ -52,7 +52,7 @@ pub fn prepare(shared: &mut impl SharedData) {
 pub fn note(shared: &mut impl SharedData, thing: &ThingHash, key: &Id, account: u64) -> bool {
     let maker = maker(key);
     let changed = shared.update(&bucket(thing), |held| {
-        if let Home::At(_) = found(held, thing, maker) {
+        if let Home::At(_) = found(&held, thing, maker) {
             return None;
         }
         let mut homes: Vec<&[u8]> = held.chunks_exact(HOME_BYTES).collect();

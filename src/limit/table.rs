@@ -107,7 +107,7 @@ pub fn update<E>(
 ) -> Changed<E> {
     let mut refused = None;
     let changed = shared.update(&key_of(subject), |content| {
-        let found = find(content, subject);
+        let found = find(&content, subject);
         let mut counters = found
             .as_ref()
             .and_then(|entry| Counters::decode(entry.counters))
@@ -125,7 +125,7 @@ pub fn update<E>(
                 new
             }
             None => {
-                let mut new = make_room(content, now).unwrap_or_else(|| whole(content).to_vec());
+                let mut new = make_room(&content, now).unwrap_or_else(|| whole(&content).to_vec());
                 push(&mut new, subject, &counters);
                 new
             }

@@ -19,7 +19,7 @@ pub fn read(shared: &impl SharedData) -> Board {
 /// latest board; where it returns false nothing happens. Returns true if the board was changed.
 pub fn update(shared: &mut impl SharedData, mut change: impl FnMut(&mut Board) -> bool) -> bool {
     let changed = shared.update(BOARD_KEY, |bytes| {
-        let mut board = Board::decode(bytes);
+        let mut board = Board::decode(&bytes);
         change(&mut board).then(|| board.encode())
     });
     changed == Changed::Done && update_head(shared, |head| head.board = head.board.wrapping_add(1))
@@ -28,7 +28,7 @@ pub fn update(shared: &mut impl SharedData, mut change: impl FnMut(&mut Board) -
 /// Changes the head, of which several VMs change different parts. Returns true if it was changed.
 pub fn update_head(shared: &mut impl SharedData, change: impl Fn(&mut Head)) -> bool {
     let changed = shared.update(HEAD_KEY, |bytes| {
-        let mut head = Head::decode(bytes).unwrap_or_default();
+        let mut head = Head::decode(&bytes).unwrap_or_default();
         change(&mut head);
         Some(head.encode())
     });

@@ -52,7 +52,7 @@ impl Holder {
             until: now.saturating_add(LEASE_MS),
         };
         let changed = shared.update(LEASE_KEY, |value| {
-            let lease = Lease::decode(value).unwrap_or_default();
+            let lease = Lease::decode(&value).unwrap_or_default();
             let is_free = lease.holder == self.0 || !lease.is_held(now);
             is_free.then(|| renewed.encode())
         });

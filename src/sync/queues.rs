@@ -29,7 +29,7 @@ pub fn prepare(shared: &mut impl SharedData) {
 /// Says at `now` that requests wait in the VM of this number.
 pub fn note(shared: &mut impl SharedData, vm: u64, now: u64) {
     shared.update(QUEUES_KEY, |said| {
-        let others = waiting(said, vm, now).take(MAX_VMS);
+        let others = waiting(&said, vm, now).take(MAX_VMS);
         let all = others.chain([(vm, now.saturating_add(SAID_MS))]);
         let bytes = all.flat_map(|(vm, until)| [vm.to_le_bytes(), until.to_le_bytes()]);
         Some(bytes.flatten().collect())

@@ -94,7 +94,7 @@ fn change(
     mut change: impl FnMut(&mut crate::health::quota::Bucket) -> bool,
 ) -> bool {
     let changed = shared.update(&key(number), |bytes| {
-        let mut held = decode(bytes);
+        let mut held = decode(&bytes);
         change(&mut held).then(|| encode(&held))
     });
     changed == Changed::Done
@@ -104,7 +104,7 @@ fn change(
 
 fn count(shared: &mut impl SharedData, number: usize) -> bool {
     let changed = shared.update(INDEX_KEY, |bytes| {
-        let mut index = Index::decode(bytes);
+        let mut index = Index::decode(&bytes);
         index.count(number);
         Some(index.encode())
     });
