@@ -32,12 +32,12 @@ impl Deadline {
         self.set_at.saturating_add(span).min(self.at)
     }
 
-    /// Tells a wait that is over after `span` milliseconds, or at its end.
+    /// Returns true if the wait is over `span` milliseconds after its beginning, or at its end.
     pub fn is_over(self, span: u64, now: u64) -> bool {
         now >= self.end_of(span) || now < self.set_at
     }
 
-    /// Tells a wait that is over.
+    /// Returns true if the wait is over.
     pub fn is_due(self, now: u64) -> bool {
         now >= self.at || now < self.set_at
     }

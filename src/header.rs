@@ -96,7 +96,7 @@ impl HeaderName {
     }
 }
 
-/// Tells a name that a platform's profile may neither set nor let through.
+/// Returns true if a platform's profile may neither set this name nor let it through.
 pub fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name)
         || INTERNAL_PREFIXES
@@ -131,7 +131,7 @@ impl NamePattern {
         }
     }
 
-    /// Tells a `name`, in lower case, that matches.
+    /// Returns true if the pattern matches `name`, which is in lower case.
     pub fn matches(&self, name: &str) -> bool {
         match self {
             Self::Exact(exact) => exact.as_str() == name,

@@ -29,7 +29,7 @@ checked_str! {
     Id, InvalidId;
 }
 
-/// Tells 32 hex digits, as Envoy processes and batches are named.
+/// Returns true for 32 hex digits, as Envoy processes and batches are named.
 pub fn is_hex_name(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -47,7 +47,7 @@ pub enum Host {
     Address(IpAddr),
 }
 
-/// Tells what is wrong with a URL. It repeats nothing of it.
+/// The fault of a URL. It repeats nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidUrl(String);

@@ -39,7 +39,7 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Tells the wall-clock time.
+/// The wall clock.
 pub trait Clock: Send + Sync + 'static {
     /// The time now. It may jump, also backwards.
     fn now(&self) -> UnixMillis;

@@ -30,7 +30,7 @@ pub struct Proxy {
     password: Option<Zeroizing<String>>,
 }
 
-/// Tells what is wrong with a proxy's URL. It repeats nothing of it.
+/// The fault of a proxy's URL. It repeats nothing of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidProxy(String);

@@ -15,7 +15,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// The time after which it is told of again.
 const AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Tells of such accounts until dropped.
+/// Announces accounts that end soon, until dropped.
 pub async fn announce(store: &Store, clock: impl Clock) {
     let mut announced = Announced::default();
     loop {

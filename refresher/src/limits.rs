@@ -62,7 +62,7 @@ pub struct Effective {
 }
 
 impl LimitSettings {
-    /// Tells settings of which none is set.
+    /// Returns true if no setting is set.
     pub fn is_none(&self) -> bool {
         *self == LimitSettings::default()
     }

@@ -115,7 +115,7 @@ impl Tasks {
         outcome
     }
 
-    /// Tells every task to stop, and waits for each as long as its grace lasts.
+    /// Has every task stop, and waits for each as long as its grace lasts.
     async fn stop(&mut self) {
         self.shutdown.cancel();
         let told_at = Instant::now();

@@ -82,7 +82,7 @@ fn for_people(expected: &str) -> &str {
     }
 }
 
-/// Tells a name that is a key's rather than a secret's.
+/// Returns true if a text is the name of a key, and so no secret.
 fn is_key(text: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
     (1..=MAX_KEY).contains(&text.len()) && text.bytes().all(legal)

@@ -46,7 +46,7 @@ const OF_THE_BYTES: [&str; 8] = [
 /// The byte that stands for each of a credential that was taken out.
 const MASKED: u8 = b'*';
 
-/// Tells a status that an answer has: what else comes is no answer to a request.
+/// Returns true if an answer may have this status: any other is no answer to a request.
 pub fn is_answer(status: u16) -> bool {
     matches!(status, 200..=299 | 400..=599)
 }

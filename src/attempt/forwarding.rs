@@ -116,8 +116,8 @@ impl Forwarding {
         self.ahead = self.ahead.saturating_add(new.len());
     }
 
-    /// Tells an answer of this ask that goes on from where it was read ahead to. One of which not all is to go on as it
-    /// came is read from its beginning instead.
+    /// Returns true if the answer goes on from where it was read ahead to. One of which not all is to go on as it came
+    /// is read from its beginning instead.
     pub fn goes_on_from_here(&self, usage_ask: UsageAsk) -> bool {
         self.usage_ask == usage_ask && !self.is_ahead_changed
     }
@@ -184,7 +184,7 @@ impl Forwarding {
         }
     }
 
-    /// Tells an answer that is one JSON text, or may turn out to be.
+    /// Returns true if the answer is one JSON text, or may turn out to be.
     pub fn is_json(&self) -> bool {
         matches!(self.body, Body::Unknown(_) | Body::Json(_))
     }
@@ -304,7 +304,7 @@ impl Events {
         failure
     }
 
-    /// Tells an event, of which `range` is the end, that was asked for here and is taken out.
+    /// Returns true if the event that ends with `range` was asked for here and is taken out.
     fn is_taken_out(&self, range: &Range<usize>) -> bool {
         self.state != State::Gone
             && self.size_with(range) <= MAX_EVENT_BYTES

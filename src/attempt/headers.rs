@@ -131,7 +131,7 @@ pub fn escaping(request: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
         .filter(move |(name, _)| target.contains(name))
 }
 
-/// Tells a header `name` of the caller that goes out.
+/// Returns true if the caller's header `name` goes out.
 fn is_allowed(plan: &HeaderPlan, name: &str) -> bool {
     plan.allow.iter().any(|pattern| pattern.matches(name))
         && name != "accept-encoding"

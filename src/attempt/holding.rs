@@ -83,7 +83,7 @@ impl Holding {
         self
     }
 
-    /// Tells a status that says no error.
+    /// Returns true if the status says no error.
     pub fn is_good(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -134,7 +134,7 @@ impl Holding {
         })
     }
 
-    /// Tells what it is where no more of it may be held.
+    /// Judges the answer by what is held, where no more of it may be.
     ///
     /// # Errors
     /// It is another model's than was asked for.
@@ -145,7 +145,7 @@ impl Holding {
         }
     }
 
-    /// Tells an answer that is one JSON text, where its model matters.
+    /// Returns true if the answer is one JSON text and its model matters.
     pub fn is_json(&self) -> bool {
         self.served.as_ref().is_some_and(ServedModel::is_json)
     }
@@ -166,12 +166,12 @@ impl Holding {
         }
     }
 
-    /// Tells an answer that will be due some time, though nothing more comes.
+    /// Returns true if the answer will be due some time, though nothing more comes.
     pub fn has_end(&self) -> bool {
         self.until.is_some()
     }
 
-    /// Tells an answer that has to be judged now, by what there is.
+    /// Returns true if the answer has to be judged now, by what there is.
     pub fn is_due(&self, now: u64) -> bool {
         self.until.is_some_and(|until| until.is_due(now))
     }

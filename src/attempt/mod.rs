@@ -116,8 +116,8 @@ pub const UNREACHABLE_MS: u64 = 5_000;
 /// The header that the router numbers the attempts of one try in.
 const ATTEMPT_HEADER: &str = "x-envoy-attempt-count";
 
-/// Tells an attempt that is the router's own second one: the first had no answer at all, and this
-/// one goes to the escape listener, which answers for the platform that could not be reached.
+/// Returns true if this attempt is the router's own second one: the first had no answer at all, and this one goes to
+/// the escape listener, which answers for the platform that could not be reached.
 pub fn is_escape(request: &HeaderMap) -> bool {
     request
         .first(ATTEMPT_HEADER)
@@ -127,8 +127,8 @@ pub fn is_escape(request: &HeaderMap) -> bool {
 /// The status of the escape listener's answer.
 pub const ESCAPE_STATUS: u16 = 503;
 
-/// Tells the escape listener by its `address`, a socket's path: accounts have no other host that is a file. A first attempt
-/// reaches it where its cluster has no host of its own.
+/// Returns true if `address` is the escape listener's, a socket's path: accounts have no other host that is a file. A
+/// first attempt reaches it where its cluster has no host of its own.
 pub fn is_escape_address(address: &[u8]) -> bool {
     address.starts_with(b"/")
 }
@@ -174,12 +174,12 @@ pub fn judge(
     }
 }
 
-/// Tells a verdict by which another account could do better.
+/// Returns true if another account could do better.
 pub fn is_worth_another(verdict: &Verdict) -> bool {
     !matches!(verdict, Verdict::Fine | Verdict::CallersFault)
 }
 
-/// Tells a verdict about `account` that goes on the board.
+/// Returns true if a verdict about `account` goes on the board.
 ///
 /// The good path posts nothing, unless there is a guess to take down. An API key that is refused in words that no rule
 /// knows may lack a right for this path alone.
@@ -200,20 +200,19 @@ pub fn is_posted(verdict: &Verdict, account: &Account, carried: &Carried, board:
     }
 }
 
-/// Tells an account that a request may speak against. It does so against one at most, however many it was tried on: it may
-/// be the request that makes them fail.
+/// Returns true if the request may speak against this account. It does so against one at most, however many it was
+/// tried on: it may be the request that makes them fail.
 pub fn may_blame(account: &Account, carried: &Carried) -> bool {
     !carried.blames || carried.waited.as_ref() == Some(&account.id)
 }
 
-/// Tells a status that blames the request where two accounts answer with it. A 401, 402 or 429 speaks
-/// of the account whatever was asked, and two accounts may be without money or at their limit.
+/// Returns true if the request is to blame where two accounts answer with this status. A 401, 402 or 429 speaks of the
+/// account whatever was asked, and two accounts may be without money or at their limit.
 pub fn blames_request(status: u16) -> bool {
     (400..=499).contains(&status) && !verdict::rule::OF_THE_ACCOUNT.contains(&status)
 }
 
-/// Tells an account to which another credential may come by itself. An API key has no end, and no
-/// successor.
+/// Returns true if the account may get another credential by itself. An API key has no end, and no successor.
 pub fn is_refreshable(account: &Account) -> bool {
     account.credential_expires_at.is_some()
 }

@@ -46,12 +46,12 @@ impl RequestBytes {
         self.whole = true;
     }
 
-    /// Tells a body that has come to its end.
+    /// Returns true if the body has come to its end.
     pub fn is_whole(self) -> bool {
         self.whole
     }
 
-    /// Tells a body of which more will come and all may still be kept; `length` is the request's
+    /// Returns true if more of the body will come and all of it may still be kept; `length` is the request's
     /// `content-length`.
     pub fn is_worth_waiting_for(self, length: Option<&[u8]>) -> bool {
         let length = length.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());

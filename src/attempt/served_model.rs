@@ -91,7 +91,7 @@ impl ServedModel {
         }
     }
 
-    /// Tells an answer that is one JSON text.
+    /// Returns true if the answer is one JSON text.
     pub fn is_json(&self) -> bool {
         self.answer.is_json()
     }
@@ -101,7 +101,7 @@ impl ServedModel {
         self.answer
     }
 
-    /// Tells that nothing more of the answer is needed to tell.
+    /// Returns true if the model is known, or nothing more of the answer could tell it.
     pub fn is_known(&self) -> bool {
         self.may_be_unnamed || self.answer.model().is_some()
     }
@@ -112,7 +112,7 @@ impl ServedModel {
     }
 }
 
-/// Tells a model that is the `asked` one, by the name that an answer has for it.
+/// Returns true if `served`, the name that an answer has, is the model that was `asked` for.
 fn is_same(asked: &str, served: &str) -> bool {
     let (asked_of, asked) = parted(asked);
     let (served_of, served) = parted(served);
@@ -142,7 +142,7 @@ fn parted(model: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// Tells the name of a snapshot.
+/// Returns true if the text is the name of a snapshot.
 fn is_snapshot(text: &str) -> bool {
     const YEARS: RangeInclusive<u8> = 20..=49;
     const MONTHS: RangeInclusive<u8> = 1..=12;

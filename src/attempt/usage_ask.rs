@@ -80,19 +80,18 @@ impl UsageAsk {
         }
     }
 
-    /// Tells that the answer's length is not what the platform says.
+    /// Returns true if the answer gets another length than the platform says.
     pub fn changes_answer(self) -> bool {
         self == Self::Asked
     }
 
-    /// Tells an event of the answer that is not for the caller. `meter` has read all of it but
-    /// its end.
+    /// Returns true if this event of the answer is not for the caller. `meter` has read all of it but its end.
     pub(super) fn takes_out(self, meter: &Meter) -> bool {
         self == Self::Asked && meter.event_is_usage_alone()
     }
 
-    /// Tells an event of the answer that may turn out not to be for the caller. `meter` has read
-    /// what has come of it.
+    /// Returns true if this event of the answer may turn out not to be for the caller. `meter` has read what has come
+    /// of it.
     pub(super) fn may_take_out(self, meter: &Meter) -> bool {
         self == Self::Asked && meter.event_may_be_usage_alone()
     }

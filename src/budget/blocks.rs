@@ -105,7 +105,7 @@ impl Blocks {
         frees
     }
 
-    /// Tells the ledger what each key has.
+    /// Writes into the ledger what each key has.
     fn tell(&mut self, shared: &mut impl SharedData, now: u64) {
         self.keys.retain(|_, of_key| of_key.blocks > 0);
         let held = self.keys.iter().map(|(key, of_key)| (*key, of_key.blocks));

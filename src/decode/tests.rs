@@ -114,7 +114,7 @@ impl Written {
         }
     }
 
-    /// Tells a way in which every bit of the content is under a checksum.
+    /// Returns true if every bit of the content is under a checksum.
     fn has_checksum(self) -> bool {
         !matches!(self, Self::Blocks { .. })
     }

@@ -160,8 +160,8 @@ fn literals(coded: &[u8]) -> Option<u32> {
     })
 }
 
-/// Tells a block that is not all there: its header (RFC 8878 §3.1.1.2) and its content, which for
-/// a run is one byte.
+/// Returns true if a block is not all there: its header (RFC 8878 §3.1.1.2) and its content, which for a run is one
+/// byte.
 fn is_cut(coded: &[u8]) -> bool {
     let Some([first, second, third]) = coded.first_chunk() else {
         return true;

@@ -255,7 +255,7 @@ impl EffortForm {
         }
     }
 
-    /// Tells a value, as it stands in a body, that is more than `most`. One that cannot be read is.
+    /// Returns true if a value, as it stands in a body, is more than `most`. One that cannot be read is.
     fn is_over(self, raw: &str, most: EffortWord) -> bool {
         match self {
             Self::Word(..) | Self::Capitals(..) => {
@@ -277,7 +277,7 @@ impl EffortForm {
 // === impl Demands ===
 
 impl Demands {
-    /// Tells that nothing is demanded.
+    /// Returns true if nothing is demanded.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }

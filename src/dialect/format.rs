@@ -24,8 +24,7 @@ pub trait Format: Sync {
         None
     }
 
-    /// Tells a `path` that looks like the dialect's own: a guess, for requests that come through
-    /// no door.
+    /// Returns true if `path` looks like the dialect's own: a guess, for requests that come through no door.
     fn is_hinted_by(&self, path: &str) -> bool {
         let _ = path;
         false
@@ -63,22 +62,22 @@ pub trait Format: Sync {
     /// The meaning of an event, by its name or the `type` in its data.
     fn event(&self, kind: &[u8]) -> EventKind;
 
-    /// Tells events that announce an answer without a byte of its output. Nobody misses one if
-    /// the answer then comes from another account.
+    /// Returns true if events of this kind announce an answer without a byte of its output. Nobody misses one if the
+    /// answer then comes from another account.
     fn announces(&self, kind: &[u8]) -> bool;
 
-    /// Tells a dialect in which a stream begins with an announcement, before the model thinks.
+    /// Returns true if a stream begins with an announcement, before the model thinks.
     fn announces_at_once(&self) -> bool {
         false
     }
 
-    /// Tells a dialect that has events which [announce in their data](Self::announces_in).
+    /// Returns true if the dialect has events that [announce in their data](Self::announces_in).
     fn has_quiet_events(&self) -> bool {
         true
     }
 
-    /// Tells an event by its data that announces without [saying so](Self::announces): what could be
-    /// output in it is empty.
+    /// Returns true if an event with this data announces without [saying so](Self::announces): what could be output in
+    /// it is empty.
     fn announces_in(&self, data: &Value) -> bool {
         let _ = data;
         false
@@ -96,17 +95,17 @@ pub trait Format: Sync {
     /// as 0: a dialect reads its own names alone.
     fn count(&self, details: &[u8], name: &[u8]) -> Option<Count>;
 
-    /// Tells dialects in which each event of a stream tells the tokens so far: they are provisional before the last one.
+    /// Returns true if each event of a stream has the tokens so far: they are provisional before the last one.
     fn counts_on_the_way(&self) -> bool {
         false
     }
 
-    /// Tells dialects whose input count leaves out what a cache was involved in.
+    /// Returns true if the input count leaves out what a cache was involved in.
     fn counts_cache_apart(&self) -> bool {
         false
     }
 
-    /// Tells dialects whose output count leaves out the reasoning.
+    /// Returns true if the output count leaves out the reasoning.
     fn counts_reasoning_apart(&self) -> bool {
         false
     }

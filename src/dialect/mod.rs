@@ -97,12 +97,12 @@ impl Dialect {
         self.format().listed_with()
     }
 
-    /// Tells a dialect that platforms speak, and not callers alone.
+    /// Returns true if platforms speak the dialect.
     pub fn is_of_platforms(self) -> bool {
         Self::OF_PLATFORMS.contains(&self)
     }
 
-    /// Tells a dialect that callers speak, and not platforms alone.
+    /// Returns true if callers speak the dialect.
     pub fn is_of_callers(self) -> bool {
         Self::OF_CALLERS.contains(&self)
     }

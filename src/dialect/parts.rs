@@ -142,7 +142,7 @@ pub trait AnswerWriter {
 // === impl Target ===
 
 impl Target<'_> {
-    /// Tells a member of a request that the platform refuses.
+    /// Returns true if the platform refuses this member of a request.
     pub fn refuses(&self, name: &str) -> bool {
         self.refuses.iter().any(|refused| refused == name) || self.accent.has(accent::REFUSES, name)
     }

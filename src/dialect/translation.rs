@@ -112,7 +112,7 @@ pub enum Written {
 // === impl Dialect ===
 
 impl Dialect {
-    /// Tells a platform's dialect into which requests of this one are translated.
+    /// Returns true if requests of this dialect are translated into `platform`'s.
     pub fn is_translated_to(self, platform: Self) -> bool {
         let (own, other) = (self.format().parts(), platform.format().parts());
         self != platform
@@ -132,7 +132,7 @@ impl Dialect {
         }
     }
 
-    /// Tells a dialect of which any account of a platform reads what only the platform reads.
+    /// Returns true if every account of a platform reads what the platform alone can read.
     pub fn state_is_the_platforms(self) -> bool {
         self.format().parts().state_is_the_platforms
     }
@@ -312,7 +312,7 @@ impl AnswerTranslation {
         self.writer.error(failure)
     }
 
-    /// Tells an answer that is kept until it can go out whole.
+    /// Returns true if the answer is kept until it can go out whole.
     pub fn is_kept(&self) -> bool {
         self.kept.is_some() && !self.ended
     }

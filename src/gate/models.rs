@@ -25,7 +25,7 @@ pub struct Mapped<'a> {
     pub effort: Option<EffortWord>,
 }
 
-/// Tells that each model serves itself or is not served.
+/// Returns true if each model serves itself or is not served.
 pub fn is_exact(key: &ClientKey, pool: Option<&Pool>) -> bool {
     key.exact_model || pool.is_some_and(|pool| pool.exact_model)
 }

@@ -45,7 +45,7 @@ pub(super) fn nobody(view: &View, pool: &Id, untranslated: bool) -> Refusal {
     }
 }
 
-/// Tells a pool with an account that is not in use now: it is not in the snapshot, or its platform is not.
+/// Returns true if an account of the pool is not in use now: it is not in the snapshot, or its platform is not.
 fn has_idle(view: &View, pool: &Id) -> bool {
     let platform = |member: &Member| {
         let account = view.account(member.account.as_str())?;
@@ -80,7 +80,7 @@ pub(super) fn no_model(
     }
 }
 
-/// Tells a model that a platform of the gateway lists.
+/// Returns true if a platform of the gateway lists the model.
 fn is_known(view: &View, model: &HeaderText) -> bool {
     let mut platforms = view.platforms();
     platforms.any(|platform| platform.models.contains(model))

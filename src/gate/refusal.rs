@@ -196,7 +196,7 @@ pub enum Sought {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wished(String);
 
-/// Tells why a body cannot be put into an object.
+/// The reason why a body cannot be put into an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unwrappable {
     /// The body is longer or deeper than what is put into an object.

@@ -99,13 +99,13 @@ impl Entry {
         }
     }
 
-    /// Tells an entry that a fresh credential ends.
+    /// Returns true if a fresh credential ends the entry.
     pub fn awaits_credential(&self) -> bool {
         self.generation.is_some() && !self.dead
     }
 
-    /// Tells an entry by which, at `now`, the credential that `account` has here, or a later one,
-    /// is of no use. A request with that one was sent before this was learned.
+    /// Returns true if the entry says at `now` that the credential that `account` has here, or a later one, is of no
+    /// use. A request with that one was sent before this was learned.
     pub(super) fn refuses(&self, account: &Account, now: u64) -> bool {
         let of = self.generation;
         of.is_some_and(|of| of >= account.generation) && now < self.until
@@ -117,35 +117,35 @@ impl Entry {
         self.until.max(self.probe_until)
     }
 
-    /// Tells an entry that other Envoys must know as it is: a limit, and not what the refresher hears
-    /// of as a refused or a useless credential.
+    /// Returns true if other Envoys must know the entry as it is: it is a limit, and not a refused or useless
+    /// credential, of which the refresher hears anyway.
     pub fn is_limit(&self) -> bool {
         self.generation.is_none()
     }
 
-    /// Tells an entry that keeps requests away at `now`.
+    /// Returns true if the entry keeps requests away at `now`.
     pub(super) fn is_out(&self, now: u64) -> bool {
         now < self.until || !Deadline::ending(self.probe_until, PROBE_MS).is_due(now)
     }
 
-    /// Tells an entry that lets one request try now.
+    /// Returns true if the entry lets one request try now.
     pub(super) fn is_half_open(&self, now: u64) -> bool {
         self.guessed && !self.is_out(now)
     }
 
-    /// Tells an entry about a request to `account` for `model`.
+    /// Returns true if the entry is about a request to `account` for `model`.
     pub(super) fn is_about(&self, account: &Account, model: Option<&str>) -> bool {
         let scope_fits = self.scope.covers(model);
         let generation_fits = self.generation.is_none_or(|of| of == account.generation);
         self.account == account.id && scope_fits && generation_fits
     }
 
-    /// Tells an `other` that has the same account and scope, and so this entry's place.
+    /// Returns true if `other` has the same account and scope, and so this entry's place.
     pub(super) fn is_beside(&self, other: &Self) -> bool {
         self.account == other.account && self.scope == other.scope
     }
 
-    /// Tells a `newer` entry that, in this one's place, would tell nobody anything.
+    /// Returns true if a `newer` entry in this one's place would be no news to anybody.
     pub(super) fn says_the_same_as(&self, newer: &Self, now: u64) -> bool {
         now < self.until
             && is_same_end(self.until, newer.until, now)
@@ -156,7 +156,7 @@ impl Entry {
     }
 }
 
-/// Tells two ends that are one, as far as requests at `now` are concerned.
+/// Returns true if two ends are one, as far as requests at `now` are concerned.
 pub(super) fn is_same_end(one: u64, other: u64, now: u64) -> bool {
     let left = one.saturating_sub(now);
     one.abs_diff(other) <= (left / 10).clamp(SAME_MS, MOST_SAME_MS)

@@ -318,7 +318,7 @@ impl Board {
         }
     }
 
-    /// Tells a board on which `new` would tell nobody anything.
+    /// Returns true if `new` would be no news to anybody who has this board.
     fn says(&self, account: &Account, new: &Entry, now: u64) -> bool {
         let mut about = self.of(&account.id).iter();
         let old = about.find(|old| old.is_beside(new));
@@ -331,7 +331,7 @@ impl Board {
         })
     }
 
-    /// Tells an account that is out for every key until a request has tried.
+    /// Returns true if the account is out for every key until a request has tried.
     fn is_on_probe(&self, account: &Account, model: Option<&str>, now: u64) -> bool {
         let mut about = self.of(&account.id).iter();
         about.any(|entry| entry.is_about(account, model) && entry.guessed && entry.until <= now)

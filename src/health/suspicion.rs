@@ -81,7 +81,7 @@ impl Striker {
 // === impl Suspicion ===
 
 impl Suspicion {
-    /// Tells one that keeps its key away at `now`.
+    /// Returns true if the suspicion keeps its key away at `now`.
     pub fn is_out(&self, now: u64) -> bool {
         now < self.until || !Deadline::ending(self.probe_until, PROBE_MS).is_due(now)
     }
@@ -91,12 +91,12 @@ impl Suspicion {
         self.until.max(self.probe_until)
     }
 
-    /// Tells one that a fresh credential ends.
+    /// Returns true if a fresh credential ends the suspicion.
     pub fn awaits_credential(&self) -> bool {
         self.kind == SuspicionKind::Expired
     }
 
-    /// Tells one that holds for every key where there is no other.
+    /// Returns true if the suspicion holds for every key where there is no other.
     pub(super) fn is_enough_alone(&self) -> bool {
         match self.kind {
             SuspicionKind::Dead => self.strikes >= DEATHS,
@@ -104,7 +104,7 @@ impl Suspicion {
         }
     }
 
-    /// Tells one that counts at `now`.
+    /// Returns true if the suspicion counts at `now`.
     pub(super) fn is_alive(&self, now: u64) -> bool {
         let end = match self.until {
             0 => self.struck_at.saturating_add(STRIKES_MS),
@@ -115,30 +115,30 @@ impl Suspicion {
         now < end && self.at <= now.saturating_add(STRIKES_MS)
     }
 
-    /// Tells one about a request of `key` to `account` for `model`.
+    /// Returns true if the suspicion is about a request of `key` to `account` for `model`.
     pub(super) fn is_about(&self, account: &Account, key: Striker, model: Option<&str>) -> bool {
         self.key == key && self.scope.covers(model) && self.is_of(account)
     }
 
-    /// Tells one about `account` with the credential that it has.
+    /// Returns true if the suspicion is about `account` with the credential that it has.
     pub(super) fn is_of(&self, account: &Account) -> bool {
         let generation_fits = self.generation.is_none_or(|of| of == account.generation);
         self.account == account.id && generation_fits
     }
 
-    /// Tells one by which, at `now`, the credential that `account` has here, or a later one, is of no
-    /// use to its key. A request with that one was sent before this was learned.
+    /// Returns true if the suspicion says at `now` that the credential that `account` has here, or a later one, is of
+    /// no use to its key. A request with that one was sent before this was learned.
     pub(super) fn refuses(&self, account: &Account, now: u64) -> bool {
         let of = self.generation;
         of.is_some_and(|of| of >= account.generation) && now < self.until
     }
 
-    /// Tells an `other` that has its place.
+    /// Returns true if `other` has this suspicion's place.
     pub(super) fn is_beside(&self, other: &Self) -> bool {
         self.account == other.account && self.key == other.key && self.scope == other.scope
     }
 
-    /// Tells a `newer` one that, in this one's place, would tell nobody anything.
+    /// Returns true if a `newer` suspicion in this one's place would be no news to anybody.
     pub(super) fn says_the_same_as(&self, newer: &Self, now: u64) -> bool {
         now < self.until
             && is_same_end(self.until, newer.until, now)
@@ -147,7 +147,7 @@ impl Suspicion {
             && self.generation == newer.generation
     }
 
-    /// Tells a suspicion of another key that says the same.
+    /// Returns true if `other`, of another key, says the same.
     pub(super) fn confirms(&self, other: &Self, now: u64) -> bool {
         self.key != other.key
             && self.account == other.account

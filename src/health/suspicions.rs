@@ -119,7 +119,7 @@ impl Suspicions {
         Some((new, old.is_none()))
     }
 
-    /// Tells a suspicion that other keys share, so that it holds for every key.
+    /// Returns true if other keys share the suspicion, so that it holds for every key.
     pub(super) fn confirm(&self, new: &Suspicion, now: u64) -> bool {
         let about = self.of(&new.account);
         let others = about.filter(|other| other.confirms(new, now));

@@ -123,7 +123,7 @@ impl Take {
 
 // === impl Denied ===
 
-/// Tells it of a key.
+/// A key whose request could not be counted.
 impl From<NotTaken> for Denied {
     fn from(not_taken: NotTaken) -> Self {
         match not_taken {
@@ -398,8 +398,8 @@ impl Limiter {
         Ok(())
     }
 
-    /// Tells shared data how many of this VM's requests hold a stream of `subject`, and the tokens
-    /// that one of them used.
+    /// Writes into shared data how many of this VM's requests hold a stream of `subject`, and the tokens that one of
+    /// them used.
     fn tell(
         &mut self,
         shared: &mut impl SharedData,

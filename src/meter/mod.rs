@@ -130,23 +130,23 @@ impl Meter {
         }
     }
 
-    /// Tells an event, as far as it has come, that reports usage and has no choices.
+    /// Returns true if the event, as far as it has come, reports usage and has no choices.
     pub fn event_is_usage_alone(&self) -> bool {
         let said = self.reader.said();
         said.choices == Choices::Empty && said.counts.is_some()
     }
 
-    /// Tells an event that may turn out to [report usage alone](Self::event_is_usage_alone).
+    /// Returns true if the event may turn out to [report usage alone](Self::event_is_usage_alone).
     pub fn event_may_be_usage_alone(&self) -> bool {
         self.reader.said().choices != Choices::Some
     }
 
-    /// Tells an event that may turn out to be an error.
+    /// Returns true if the event may turn out to be an error.
     pub fn event_may_fail(&self) -> bool {
         self.reader.said().kind != EventKind::Skipped
     }
 
-    /// Tells a platform that gave up in the middle.
+    /// Returns true if the platform gave up in the middle.
     pub fn has_failed(&self) -> bool {
         self.failed
     }
@@ -192,16 +192,15 @@ impl Meter {
         }
     }
 
-    /// Tells a platform that has said how long the prompt is. Some say 0 in `message_start`, and
-    /// the truth at the end.
+    /// Returns true if the platform has said how long the prompt is. Some say 0 in `message_start`, and the truth at
+    /// the end.
     fn knows_input(&self, known: Usage) -> bool {
         let said = self.counts.is_some_and(|counts| counts.say_input());
         said && (known.input > 0 || !self.provisional)
     }
 
-    /// Tells a prompt to charge where the platform reported none: not for an error in
-    /// place of an answer. That no text came tells nothing: an answer may be a vector, or come
-    /// later.
+    /// Returns true if a prompt is to be charged where the platform reported none: not for an error in place of an
+    /// answer. That no text came tells nothing: an answer may be a vector, or come later.
     fn is_charged(&self) -> bool {
         self.text_bytes > 0 || !self.failed
     }

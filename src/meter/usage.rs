@@ -99,7 +99,7 @@ impl Counts {
         };
     }
 
-    /// Tells counts that say how long the prompt was.
+    /// Returns true if the counts say how long the prompt was.
     pub fn say_input(&self) -> bool {
         self.input.is_some()
     }

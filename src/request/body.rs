@@ -75,7 +75,7 @@ impl BodyReader {
         }
     }
 
-    /// Tells a body in which something that is wanted may still come.
+    /// Returns true if something that is wanted of the body may still come.
     pub fn needs_more(&self) -> bool {
         match self {
             Self::Json(json) => json.peek.needs_more(),

@@ -495,7 +495,7 @@ impl<'a> Pairs<'a> {
             .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
     }
 
-    /// Tells that this pair is among them.
+    /// Returns true if this pair is among them.
     // Asked for as many, and so here.
     #[inline(never)]
     fn has(self, wanted: &str) -> bool {

@@ -97,7 +97,7 @@ impl Form {
         }
     }
 
-    /// Tells a form in which something that is wanted may still come.
+    /// Returns true if something that is wanted of the form may still come.
     pub fn needs_more(&self) -> bool {
         self.state != State::Done && !self.has_wanted()
     }
@@ -233,7 +233,7 @@ impl Form {
     }
 }
 
-/// Tells headers of a part that readers may take in two ways.
+/// Headers of a part that readers may take in two ways.
 struct Unclear;
 
 /// The field that a part with these headers is.

@@ -48,7 +48,7 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// Tells what may be a probe, for which no key is needed, by its method.
+    /// Returns true if the request may be a probe, for which no key is needed, by its method.
     pub(crate) fn may_be_probe(&self) -> bool {
         matches!(self.method, b"GET" | b"HEAD" | b"OPTIONS")
     }

@@ -179,7 +179,7 @@ impl Peek {
         }
     }
 
-    /// Tells a body in which something that is wanted may still come.
+    /// Returns true if something that is wanted of the body may still come.
     pub fn needs_more(&self) -> bool {
         self.state != State::Done && !self.has_wanted()
     }
@@ -506,7 +506,7 @@ impl Peek {
     }
 }
 
-/// Tells a name that is `plain`, which has small letters alone, when its case is folded.
+/// Returns true if `name` is `plain` but for its case. `plain` has small letters alone.
 fn is_folded(name: &str, plain: &str) -> bool {
     name.chars().map(folded).eq(plain.chars())
 }

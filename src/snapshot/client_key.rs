@@ -78,7 +78,7 @@ impl ClientKey {
 pub struct KeyHash([u8; 32]);
 
 invalid_text! {
-    /// Tells why a text is not a [`KeyHash`].
+    /// A text that is not a [`KeyHash`].
     InvalidKeyHash, "expected a SHA-256 of 64 hex digits"
 }
 

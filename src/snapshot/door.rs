@@ -33,7 +33,7 @@ pub struct DoorId(pub u16);
 pub struct Operation(Arc<str>);
 
 invalid_text! {
-    /// Tells why a text is not an [`Operation`].
+    /// A text that is not an [`Operation`].
     InvalidOperation, "expected an operation: 1 to {MAX_OPERATION_BYTES} of a-z and _"
 }
 
@@ -120,7 +120,7 @@ pub struct Entered<'d> {
     pub places: Places,
 }
 
-/// Tells why a request comes through no door.
+/// The reason why a request comes through no door.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoDoor {
     /// The path has no door, nor has what it stands for.
@@ -235,7 +235,7 @@ impl Doors {
     /// The id of the one record of doors.
     pub const ID: &'static str = "doors";
 
-    /// Tells what is wrong with the doors as a set, if anything is.
+    /// Finds what is wrong with the doors as a set; none if nothing is.
     pub fn problem(&self) -> Option<String> {
         if self.doors.len() > MAX_DOORS {
             return Some(format!("expected at most {MAX_DOORS} doors"));

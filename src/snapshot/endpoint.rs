@@ -103,7 +103,7 @@ pub struct MadeMember {
     pub name: String,
 }
 
-/// Tells why texts are no [`Makes`].
+/// Texts that are no [`Makes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidMakes;
 
@@ -251,7 +251,7 @@ impl Endpoint {
     }
 }
 
-/// Tells a dialect that has a count of a request's tokens.
+/// Returns true if platforms of this dialect can count the tokens of a request.
 fn counts(dialect: Dialect) -> bool {
     dialect.format().parts().count.is_some()
 }

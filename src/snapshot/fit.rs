@@ -1,4 +1,4 @@
-//! Tells beforehand if requests of an account can be sent to its platform.
+//! Checks that requests of an account can be sent to its platform, before one is.
 //!
 //! The attempt answers 503 where a template lacks a value or a value does not fit. Whoever stores
 //! an account asks here first.

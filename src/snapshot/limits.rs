@@ -24,7 +24,7 @@ pub struct Limits {
 // === impl Limits ===
 
 impl Limits {
-    /// Tells limits of which none is set.
+    /// Returns true if no limit is set.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }

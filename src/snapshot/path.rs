@@ -69,7 +69,7 @@ enum Part {
     Var(String),
 }
 
-/// Tells why a text is no path.
+/// The reason why a text is no path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidPath {
     /// The path is not an absolute one of the characters that one may have.

@@ -73,7 +73,7 @@ pub enum Policy {
 pub struct Tier(u8);
 
 invalid_text! {
-    /// Tells why a number is not a [`Tier`].
+    /// A number that is not a [`Tier`].
     InvalidTier, "expected a tier from 0 to {MAX_TIER}"
 }
 
@@ -83,7 +83,7 @@ invalid_text! {
 pub struct Weight(u32);
 
 invalid_text! {
-    /// Tells why a number is not a [`Weight`].
+    /// A number that is not a [`Weight`].
     InvalidWeight, "expected a weight from 1 to {MAX_WEIGHT}"
 }
 

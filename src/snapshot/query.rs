@@ -19,7 +19,7 @@ const MAX_NAME_BYTES: usize = 64;
 pub struct ParameterName(String);
 
 invalid_text! {
-    /// Tells why a text is not a [`ParameterName`].
+    /// A text that is not a [`ParameterName`].
     InvalidParameter, "expected a query parameter: 1 to {MAX_NAME_BYTES} letters, digits, -, ., _ and ~"
 }
 

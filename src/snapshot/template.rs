@@ -25,7 +25,7 @@ enum Part {
 }
 
 invalid_text! {
-    /// Tells why a text is not a [`Template`].
+    /// A text that is not a [`Template`].
     InvalidTemplate, "expected a header value with places of the form {{credential}} or {{name}}"
 }
 

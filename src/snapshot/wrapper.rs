@@ -30,7 +30,7 @@ pub struct Wrapper {
 }
 
 invalid_text! {
-    /// Tells why texts are no [`Wrapper`].
+    /// Texts that are no [`Wrapper`].
     InvalidWrapper, "expected the members of request and answer, then names and values in turn"
 }
 

@@ -83,7 +83,7 @@ enum Outcome {
 // === impl Outcome ===
 
 impl Outcome {
-    /// Tells the outcome of an answer of which enough has come.
+    /// Makes the outcome of an answer of which enough has come.
     fn of(looked: Result<Look, Another>) -> Self {
         match looked {
             Ok(Look::NeedMore | Look::Fine) => Self::Good,

@@ -533,7 +533,7 @@ impl Reading {
     }
 }
 
-/// Tells a length that no coded body may have.
+/// Returns true if no coded body may be so long.
 fn is_too_long(length: u64) -> bool {
     length > coded::MAX_CODED_BYTES as u64
 }

@@ -122,7 +122,7 @@ const MAX_LOOKS: usize = 4_096;
 // === impl Looks ===
 
 impl Looks {
-    /// Tells an answer of `account` that has to be looked at now, and notes that it is.
+    /// Returns true if an answer of `account` has to be looked at now, and notes that it is.
     pub fn is_due(&mut self, account: &Id, now: u64) -> bool {
         if self.0.get(account).is_some_and(|next| !next.is_due(now)) {
             return false;

@@ -277,12 +277,13 @@ pub(crate) fn trimmed(body: &[u8], range: Range<usize>) -> Range<usize> {
     end.saturating_sub(value.trim_ascii_start().len())..end
 }
 
-/// Tells a name, as it stands in a text, that some reader takes for `name`.
+/// Returns true if some reader takes `raw`, a name as it stands in a text, for `name`.
 fn is_same(name: &str, raw: &str) -> bool {
     letters(characters(raw)).eq(letters(name.chars()))
 }
 
-/// Tells a name, as it stands in a text, that is `name`, or the same with underscores for its capital letters.
+/// Returns true if `raw`, a name as it stands in a text, is `name`, or the same with underscores for its capital
+/// letters.
 fn is_name(name: &str, raw: &str) -> bool {
     characters(raw).eq(name.chars()) || characters(raw).eq(snake(name))
 }

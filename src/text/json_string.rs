@@ -49,7 +49,7 @@ impl JsonString {
         }
     }
 
-    /// Tells a string whose next byte belongs to an escape.
+    /// Returns true if the next byte belongs to an escape.
     pub(crate) fn is_in_escape(&self) -> bool {
         self.escape != Escape::No
     }

@@ -63,7 +63,7 @@ pub fn text_of(mut body: &[u8]) -> &[u8] {
     }
 }
 
-/// Tells the kind of a text that begins so; none where a few bytes more have to tell.
+/// Finds the kind of a text that begins so; none where a few more bytes have to tell.
 fn kind_of(text: &[u8]) -> Option<BodyKind> {
     match text.first() {
         Some(b'{' | b'[') => Some(BodyKind::Json),

@@ -12,7 +12,8 @@ pub(super) const BYTE_ORDER_MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
 /// The beginnings of a stream's first line.
 const BEGINNINGS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
 
-/// Tells a text that begins as a stream does, a byte order mark apart; none where a few bytes more have to tell.
+/// Returns true if the text begins as a stream does, a byte order mark apart; none where a few more bytes have to
+/// tell.
 pub(super) fn begins(text: &[u8]) -> Option<bool> {
     if BEGINNINGS.iter().any(|one| text.starts_with(one)) {
         return Some(true);

@@ -138,7 +138,7 @@ impl<'a> Tree<'a> {
         self
     }
 
-    /// Tells a text in which no step was left for a lookup: what was found in it is not all that is there.
+    /// Returns true if no step was left for a lookup: what was found is not all that is there.
     pub fn is_spent(&self) -> bool {
         self.left.get() == 0
     }

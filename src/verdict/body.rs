@@ -69,18 +69,18 @@ impl ErrorBody {
         self.add_message(&String::from_utf8_lossy(beginning));
     }
 
-    /// Tells a body in which nothing was found.
+    /// Returns true if nothing was found in the body.
     pub fn is_empty(&self) -> bool {
         self.codes.is_empty() && self.message.is_empty()
     }
 
-    /// Tells an error whose code, type or status word is `code`, in any case. The code of an HTML
-    /// page is `html`.
+    /// Returns true if the error's code, type or status word is `code`, in any case. The code of an HTML page is
+    /// `html`.
     pub fn has_code(&self, code: &str) -> bool {
         self.codes.iter().any(|own| own.eq_ignore_ascii_case(code))
     }
 
-    /// Tells an error that has a code which is more than a status.
+    /// Returns true if the error has a code that is more than a status.
     pub fn has_word(&self) -> bool {
         let is_number = |code: &String| code.bytes().all(|byte| byte.is_ascii_digit());
         !self.codes.iter().all(is_number)

@@ -475,7 +475,7 @@ fn is_plainly_output(body: &[u8]) -> bool {
     false
 }
 
-/// Tells a field that comes before the output or the error of a JSON answer.
+/// Returns true if a field comes before the output or the error of a JSON answer.
 fn is_preamble(name: &[u8]) -> bool {
     matches!(
         name,
@@ -498,7 +498,7 @@ fn is_preamble(name: &[u8]) -> bool {
     )
 }
 
-/// Tells an error's own type, or its envelope's; other objects name theirs too.
+/// Returns true if `kind` is the type of an error or of an error's envelope; other objects name theirs too.
 fn is_type_of_error(kind: &[u8]) -> bool {
     kind == b"error" || kind.ends_with(b"_error")
 }

@@ -92,7 +92,7 @@ checked_text! {
 // === impl Scope ===
 
 impl Scope {
-    /// Tells a scope that a request for `model` falls under.
+    /// Returns true if a request for `model` falls under this scope.
     pub fn covers(&self, model: Option<&str>) -> bool {
         match self {
             Self::Account => true,
@@ -104,7 +104,7 @@ impl Scope {
 // === impl Verdict ===
 
 impl Verdict {
-    /// Tells an account that may not do what was asked.
+    /// Returns true if the account may not do what was asked.
     pub fn is_not_served(&self) -> bool {
         matches!(self, Self::CoolingDown { reason, .. } if *reason == Reason::not_served())
     }

@@ -85,7 +85,7 @@ pub struct Window {
 // === impl WindowHeaders ===
 
 impl WindowHeaders {
-    /// Tells why these headers cannot report a window, if they cannot.
+    /// Finds why these headers cannot report a window; none if they can.
     pub fn problem(&self) -> Option<&'static str> {
         if self.limit.is_some() != self.remaining.is_some() {
             return Some("expected limit and remaining together");

@@ -353,7 +353,7 @@ fn without_stop(message: &str) -> &str {
     message.strip_suffix('.').unwrap_or(message)
 }
 
-/// Tells a `message` that is the `parts` with a short word or two between each two of them.
+/// Returns true if `message` is the `parts` with a short word or two between each two of them.
 fn is_whole(parts: &[String], message: &str) -> bool {
     let [first, rest @ ..] = parts else {
         return false;
@@ -373,7 +373,7 @@ fn is_whole(parts: &[String], message: &str) -> bool {
     left.strip_suffix(last.as_str()).is_some_and(fits_hole)
 }
 
-/// Tells what may stand in a [`HOLE`]: words, dates and masked keys (`sk-***yz`), and no sentence.
+/// Returns true if a text may stand in a [`HOLE`]: words, dates and masked keys (`sk-***yz`), and no sentence.
 fn fits_hole(text: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b" _-.,:/*".contains(&byte);
     (1..=MAX_HOLE_BYTES).contains(&text.len()) && text.bytes().all(legal)

@@ -296,7 +296,7 @@ impl<H: Host> Worker<H> {
     }
 }
 
-/// Tells an account that is back by `soon`, as its platform says.
+/// Returns true if the account is back by `soon`, as its platform says.
 fn is_throttle(verdict: &Verdict, soon: u64) -> bool {
     let until = match verdict {
         Verdict::CoolingDown {

@@ -49,8 +49,7 @@ struct Waits {
 // === impl Decoding ===
 
 impl Decoding {
-    /// Tells a body that may be decoded in this callback: it has its turn, or comes while there is
-    /// time for it.
+    /// Returns true if the body may be decoded in this callback: it has its turn, or comes while there is time.
     pub fn may_decode(&self, context: u32, key: Option<&Id>) -> bool {
         if self.has_decoder(context) {
             return true;
@@ -67,8 +66,8 @@ impl Decoding {
         *spent = spent.saturating_add(milliseconds);
     }
 
-    /// Tells a body that keeps its decoder from this callback on: it has one already, or there is a
-    /// place that no body of another key waits for.
+    /// Returns true if the body keeps its decoder from this callback on: it has one already, or there is a place that
+    /// no body of another key waits for.
     pub fn keeps(&self, context: u32, key: Option<&Id>) -> bool {
         let waits = |one: &Waits| {
             one.key.as_ref() != key && !one.has_decoder && self.has_place(one.key.as_ref())
@@ -86,7 +85,7 @@ impl Decoding {
         waiting.any(|one| one.context == context && one.has_decoder)
     }
 
-    /// Tells a key of which a body may keep its decoder.
+    /// Returns true if a body of this key may keep its decoder.
     fn has_place(&self, key: Option<&Id>) -> bool {
         let mut kept = self.waiting.iter().filter(|one| one.has_decoder);
         kept.clone().count() < MAX_DECODERS && !kept.any(|one| one.key.as_ref() == key)

@@ -129,8 +129,8 @@ fn knowledge<'a>(follower: &'a Follower, limiter: &'a Limiter, now: u64) -> Know
     }
 }
 
-/// Tells a request that goes to `forward`'s account because another one, or a limit, sent it there: many may
-/// come at once.
+/// Returns true if the request goes to `forward`'s account because another account, or a limit, sent it there: many
+/// may come at once.
 fn is_paced(
     context: u32,
     last_try: Option<&Carried>,

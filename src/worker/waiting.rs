@@ -67,7 +67,7 @@ pub struct Patience {
 // === impl For ===
 
 impl For {
-    /// Tells what a request of `pool` waits for.
+    /// Finds what a request of `pool` waits for.
     pub fn of(awaited: Awaited, pool: impl FnOnce() -> Option<Id>) -> Self {
         match awaited {
             Awaited::Place => pool().map_or(Self::Limit, Self::Place),

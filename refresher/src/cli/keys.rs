@@ -163,7 +163,7 @@ impl Create {
     }
 }
 
-/// Tells what a key's operator may not see in its maps.
+/// Notes what a key's operator may not see in its maps.
 async fn tell_of_maps(context: &Context, id: &str) -> Result<()> {
     let app = &context.app;
     let views = keys::list(app).await?;

@@ -220,7 +220,7 @@ impl Context {
         Context { app, out, exit }
     }
 
-    /// Tells, after accounts came to these platforms, where nobody is served by them before `serve` starts, or starts anew.
+    /// Warns, after accounts came to these platforms, where they serve nobody before `serve` starts, or starts anew.
     async fn tell_if_nobody_serves(&self, platforms: &[&str]) -> Result<()> {
         self.tell_if_envoy_is_behind();
         let Some(known) = crate::app::platforms::served(&self.app).await? else {
@@ -239,7 +239,7 @@ impl Context {
         Ok(())
     }
 
-    /// Tells, after a change, where an Envoy may go on with what was before because nobody tells it otherwise.
+    /// Warns, after a change, where Envoy goes on with the old state because `serve` does not run.
     fn tell_if_envoy_is_behind(&self) {
         let state = &self.app.state;
         if state.was_served() && !state.is_served() {

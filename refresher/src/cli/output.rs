@@ -79,7 +79,7 @@ impl Out {
         self.print(&format!("{}\n", serde_json::to_string_pretty(value)?))
     }
 
-    /// Tells a person something beside the answer, on standard error.
+    /// Prints something beside the answer, on standard error, for a person.
     pub fn note(&self, text: &str) {
         let mut out = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         // Nobody is left to be told that nobody reads.

@@ -182,7 +182,7 @@ async fn now_set(context: &Context, id: &str) -> Result<String> {
     Ok(lines.unwrap_or_default())
 }
 
-/// Tells what a pool's operator may not see in its maps, and in those of its keys.
+/// Notes what a pool's operator may not see in its maps, and in those of its keys.
 async fn tell_of_maps(context: &Context, id: &str) -> Result<()> {
     let app = &context.app;
     let pools = pools::list(app).await?;

@@ -254,7 +254,7 @@ async fn show_counts(State(shared): State<Shared>) -> Response {
     }
 }
 
-/// Tells the command line how far each Envoy is.
+/// Answers the command line with how far each Envoy is.
 async fn show_envoys(State(shared): State<Shared>) -> Response {
     match shared.store.head().await {
         Ok((_, revision)) => {

@@ -126,7 +126,8 @@ struct Seen {
 }
 
 impl Reports {
-    /// Tells `on_unauthorized` of each report of that kind; the others go to `store` and into the log.
+    /// Makes an intake that gives each report of that kind to `on_unauthorized`, and the others to `store` and the
+    /// log.
     pub fn new(store: Store, on_unauthorized: OnUnauthorized) -> Reports {
         Reports {
             store,

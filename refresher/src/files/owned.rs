@@ -291,7 +291,7 @@ fn open_directory(from: impl AsFd, name: &OsStr, at: &Path) -> Result<OwnedFd, E
     Ok(directory)
 }
 
-/// Tells if nobody can write where a directory is.
+/// Returns true if nobody can write where a directory is.
 fn is_read_only(directory: &OwnedFd, at: &Path) -> Result<bool, Error> {
     let mount = fstatvfs(directory).map_err(|error| io_error(at, "look at it")(error.into()))?;
     Ok(mount.f_flag.contains(StatVfsMountFlags::RDONLY))

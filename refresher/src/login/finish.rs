@@ -272,7 +272,7 @@ impl Told {
         }
     }
 
-    /// Tells of the account that was saved, and notes when its login ends.
+    /// Makes what is known of the account that was saved, and notes when its login ends.
     async fn saved(self, store: &Store, saved: Saved, name: &str) -> Result<Finished, Error> {
         let (id, is_new) = match saved {
             Saved::Added(id) => (id, true),

@@ -230,7 +230,8 @@ fn is_permanent(status: u16, code: Option<&str>, ends: &Ends) -> bool {
     }
 }
 
-/// Tells a "no" to the login, its client or the sender, which as a rule does not pass by itself, from trouble of the server's.
+/// Sorts failures: a "no" to the login, its client or the sender, which as a rule does not pass by itself; or trouble
+/// of the server's.
 fn failure(status: u16, code: Option<&str>) -> Failure {
     let is_trouble = |code: &str| TROUBLE.iter().any(|known| known.eq_ignore_ascii_case(code));
     match status {

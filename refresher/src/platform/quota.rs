@@ -124,7 +124,7 @@ impl TryFrom<String> for Pointer {
 // === impl Places ===
 
 impl Places {
-    /// Tells why no window can be read there, if none can.
+    /// Finds why no window can be read there; none if one can.
     fn problem(&self) -> Option<&'static str> {
         if self.list.is_some() != self.item.is_some() {
             return Some("expected list and item together");

@@ -93,7 +93,7 @@ pub fn is_refusal(reason: &Reason) -> bool {
     reason.as_str() == REFUSED
 }
 
-/// Tells what comes of the answer to the `asked`th call of its row, which asked about `reason`; `disproves`: a
+/// Decides what follows from the answer to the `asked`th call of its row, which asked about `reason`; `disproves`: a
 /// good answer speaks against that; `renewable`: another credential may come in place of this one.
 pub fn next(
     finding: &Finding,

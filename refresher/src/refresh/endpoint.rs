@@ -25,7 +25,7 @@ pub trait TokenEndpoint: Send + Sync + 'static {
         proxy: Option<&Proxy>,
     ) -> impl Future<Output = Outcome> + Send;
 
-    /// Tells how the credentials of that kind are renewed at `platform`.
+    /// Finds how the credentials of that kind are renewed at `platform`.
     fn renewal(&self, platform: &str, kind: CredentialKind) -> Renewal;
 }
 

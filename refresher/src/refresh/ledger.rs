@@ -49,7 +49,7 @@ pub struct Claim {
     pub base_url: Option<String>,
     /// The proxy of the account's own, by which the call leaves.
     pub proxy: Option<Proxy>,
-    /// Tells this claim from a later one on the same row: random, at least 80 bits.
+    /// The mark of this claim, at least 80 random bits: a later one on the same row has another.
     pub token: String,
     /// The credential of that generation.
     pub credential: Credential,
@@ -96,7 +96,7 @@ pub enum Claimed {
 /// The facts of an account at its platform, by name.
 pub type Vars = BTreeMap<String, String>;
 
-/// Tells how a platform's credentials of a kind are renewed.
+/// Finds how a platform's credentials of a kind are renewed.
 pub type RenewalOf<'a> = &'a (dyn Fn(&str, CredentialKind) -> Renewal + Sync);
 
 /// The state of an account after a failed refresh.

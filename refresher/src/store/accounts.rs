@@ -332,7 +332,7 @@ impl Store {
         self.open_credential(sealed.binding(id), &sealed.credential)
     }
 
-    /// Tells an account that is a client of its own, which buys tokens. One that cannot be opened is none.
+    /// Returns true if the account is a client of its own, which buys tokens. One that cannot be opened is none.
     pub async fn has_own_client(&self, id: &AccountId) -> bool {
         let credential = self.credential(id).await;
         credential.is_ok_and(|credential| credential.is_client())

@@ -346,8 +346,8 @@ impl Store {
     }
 }
 
-/// Tells an account that one client key alone was told to be of no use. The reason of an active one may also be a
-/// refresh that failed.
+/// Returns true if one client key alone was told that the account is of no use. The reason of an active one may also
+/// be a refresh that failed.
 pub fn is_suspected(status: Status, reason: Option<&str>) -> bool {
     status == Status::Active && reason.is_some_and(|reason| reason.starts_with(SUSPICION))
 }

@@ -114,7 +114,7 @@ impl<'t, 'a> Wanted<'t, 'a> {
         self.steering.efforts.iter().zip(&self.paths)
     }
 
-    /// Tells that the platform reads a member.
+    /// Returns true if the platform reads the member.
     fn is_read(&self, member: &EffortMember, path: &Vec<String>) -> bool {
         let is_named = self.known.iter().any(|(named, _)| named == path);
         let first = member.path.first().copied().unwrap_or_default();
@@ -135,13 +135,13 @@ impl<'t, 'a> Wanted<'t, 'a> {
         Some(said)
     }
 
-    /// Tells that the model is not to think at all.
+    /// Returns true if the model is not to think at all.
     fn asks_none(&self) -> bool {
         self.word == EffortWord::None && (self.forced || self.effort == EffortWord::None)
     }
 
-    /// Tells that the body asks for more in a way that only an accent's own members mend: by a switch that does not say
-    /// how much, or where not to think is all that is left.
+    /// Returns true if the body asks for more in a way that only the accent's own members mend: by a switch that does
+    /// not say how much, or where not to think is all that is left.
     fn is_too_much(&self, said: &[Said]) -> Option<bool> {
         let all = self.all().zip(said);
         let mut read = all.filter(|((member, path), _)| self.is_read(member, path));
@@ -152,7 +152,7 @@ impl<'t, 'a> Wanted<'t, 'a> {
         Some(is_unmeasured || (self.word == EffortWord::None && is_over))
     }
 
-    /// Tells that a switch of the accent's own is on, which is none of the dialect's members.
+    /// Returns true if a switch of the accent's own is on that is none of the dialect's members.
     fn is_switched_on(&self) -> Option<bool> {
         let switches = self.accent.effort(EffortWord::None.as_str()).map(flat);
         let switches = switches.filter(|_| self.has_own).into_iter().flatten();
@@ -201,8 +201,8 @@ impl<'t, 'a> Wanted<'t, 'a> {
         changed
     }
 
-    /// Tells that the body does not say an effort that it has to say. One in a member that another one hides, or that
-    /// the platform does not read, is not said.
+    /// Returns true if the body does not say an effort that it has to say. One in a member that another one hides, or
+    /// that the platform does not read, is not said.
     fn is_unsaid(&self) -> bool {
         let is_there = |path: &Vec<String>| {
             let last = path.iter().try_fold(self.body.root(), |here, name| {
@@ -262,7 +262,7 @@ fn keep_apart(apart: &[&str], edits: &mut Vec<Edit>) {
     }));
 }
 
-/// Tells that a switch is on.
+/// Returns true if a switch is on.
 fn is_on(body: &Tree<'_>, switches: Members<'_>) -> Option<bool> {
     let (paths, off): (Vec<_>, Vec<_>) = switches.into_iter().unzip();
     let mut is_on = false;

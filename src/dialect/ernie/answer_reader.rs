@@ -127,7 +127,8 @@ impl Reader {
         events.push(Event::End);
     }
 
-    /// Tells more of the call that is open: without a name, or with its name again before its arguments are whole.
+    /// Returns true if `call` is more of the call that is open: it has no name, or that name again before the
+    /// arguments are whole.
     fn is_more(&self, call: Json<'_, '_>) -> bool {
         let Some((_, BlockKind::Call { name: open, .. })) = self.blocks.open() else {
             return false;

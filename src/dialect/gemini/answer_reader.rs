@@ -163,7 +163,7 @@ impl Reader {
         self.text(part, kind, events);
     }
 
-    /// Tells the text of a part, in a block of this kind.
+    /// Adds the text of a part to the events, in a block of this kind.
     fn text(&mut self, part: Json<'_, '_>, kind: BlockKind, events: &mut Vec<Event>) {
         if let Some(text) = part.get_text("text") {
             self.blocks.text(kind, &text, events);

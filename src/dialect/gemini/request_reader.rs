@@ -518,7 +518,7 @@ fn response_text<'a>(response: Json<'_, 'a>) -> (Text<'a>, bool) {
     (response.text().unwrap_or(Text::of(response.raw())), false)
 }
 
-/// Tells a word, which Google writes in capitals.
+/// Returns true if the text is `word`, which Google writes in capitals.
 fn is_word(text: &Text<'_>, word: &str) -> bool {
     text.plain().eq_ignore_ascii_case(word)
 }

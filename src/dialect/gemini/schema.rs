@@ -28,7 +28,7 @@ pub(super) fn of_google<'a>(schema: Json<'_, 'a>) -> Cow<'a, str> {
     text.map_or(Cow::Borrowed(schema.raw()), Cow::Owned)
 }
 
-/// Tells a schema with something in it that JSON Schema says in another way.
+/// Returns true if the schema has something that JSON Schema says in another way.
 fn is_google(schema: Json<'_, '_>) -> bool {
     schema
         .members()

@@ -223,7 +223,7 @@ impl Reader {
         }
     }
 
-    /// Tells a signature, marked as one.
+    /// Adds a signature to the events, marked as one.
     fn opaque(&mut self, index: u64, signature: &Text<'_>, events: &mut Vec<Event>) {
         let open = self.blocks.get(&index).filter(|open| open.thought);
         if let Some(open) = open.filter(|_| !signature.is_empty()) {

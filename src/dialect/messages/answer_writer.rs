@@ -218,7 +218,7 @@ impl Begun {
         }
     }
 
-    /// Tells a call with which no arguments came.
+    /// Returns true if a call came without arguments.
     fn is_call_without_arguments(&self) -> bool {
         !self.is_open && matches!(self.kind, BlockKind::Call { .. })
     }

@@ -100,7 +100,7 @@ impl Event {
 // === impl BlockKind ===
 
 impl BlockKind {
-    /// Tells a call of this tool.
+    /// Returns true if the block is a call of this tool.
     pub fn is_call_of(&self, tool: Option<&str>) -> bool {
         matches!(self, Self::Call { name, .. } if tool == Some(name))
     }
@@ -147,7 +147,7 @@ pub enum Finish {
 // === impl Finish ===
 
 impl Finish {
-    /// Tells an end in the middle of what the model was about to say.
+    /// Returns true if the answer ended in the middle of what the model was about to say.
     pub fn cuts(&self) -> bool {
         matches!(self, Self::Length | Self::ContextFull | Self::Refused)
     }
@@ -186,7 +186,8 @@ const STATUS_WORDS: [&str; 8] = [
     "DEADLINE_EXCEEDED",
 ];
 
-/// Tells a word of a platform's that only says the status: a number, a type of OpenAI's or Anthropic's, a word of Google's.
+/// Returns true if a platform's word says the status alone: a number, a type of OpenAI's or Anthropic's, a word of
+/// Google's.
 fn is_status_word(word: &str) -> bool {
     word.ends_with("_error")
         || word.bytes().all(|byte| byte.is_ascii_digit())

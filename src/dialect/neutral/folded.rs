@@ -96,7 +96,8 @@ impl Folded {
     }
 }
 
-/// Tells a call of these arguments that the end of the answer has cut, which is none; `is_last`: of its calls.
+/// Returns true if the end of the answer has cut a call with these arguments, so that it is none; `is_last`: of its
+/// calls.
 pub fn is_cut(arguments: &str, is_last: bool, finish: &Finish) -> bool {
     let is_whole = is_object(arguments) || (arguments.is_empty() && !is_last);
     finish.cuts() && !is_whole

@@ -115,8 +115,8 @@ pub fn description<'a>(tool: &Tool<'a>) -> Vec<Text<'a>> {
     pieces
 }
 
-/// Tells the arguments of calls that are objects from other texts, for a platform that takes objects alone; and such
-/// results of calls where it `takes_results`.
+/// Marks the arguments of calls that are objects, for a platform that takes objects alone; and the results of calls
+/// that are, where it `takes_results`.
 ///
 /// # Errors
 /// Together they have more values than a body may have.
@@ -156,7 +156,7 @@ pub fn find_objects(request: &mut Request<'_>, takes_results: bool) -> Result<()
     Ok(())
 }
 
-/// Tells an object among texts that together have no more values than are `left`.
+/// Returns true if the text is an object; its values count against those that are `left`.
 ///
 /// # Errors
 /// They have more.
@@ -198,7 +198,7 @@ pub fn within_input(text: &str) -> String {
     String::from_utf8(bytes).unwrap_or_default()
 }
 
-/// Tells the model of the schema of its answer in words.
+/// Says the schema of the answer to the model, in words.
 pub fn say_schema(request: &mut Request<'_>) {
     if let Output::Schema(asked) = &request.output {
         let said = format!(
@@ -209,7 +209,7 @@ pub fn say_schema(request: &mut Request<'_>) {
     }
 }
 
-/// Tells the model of the form of its answer in words, where the platform cannot be told. `form`: what it can be told,
+/// Says the form of the answer to the model, in words, where the platform cannot be told. `form`: what it can be told,
 /// as an accent says it.
 pub fn tell_schema(request: &mut Request<'_>, form: &str) {
     match &request.output {
@@ -247,7 +247,7 @@ pub fn write_schema(asked: &Schema<'_>, strict: Option<bool>, out: &mut Out) {
     }
 }
 
-/// Tells texts in which JSON is spoken of, as far as [`MAX_SEARCHED_BYTES`].
+/// Returns true if one of the texts speaks of JSON, as far as [`MAX_SEARCHED_BYTES`].
 pub fn say_json<'t, 'a: 't>(texts: impl Iterator<Item = &'t Text<'a>>) -> bool {
     let mut left = MAX_SEARCHED_BYTES;
     for text in texts {
@@ -265,7 +265,7 @@ pub fn say_json<'t, 'a: 't>(texts: impl Iterator<Item = &'t Text<'a>>) -> bool {
     false
 }
 
-/// Tells a conversation in which JSON is spoken of.
+/// Returns true if the conversation speaks of JSON.
 pub fn turns_say_json(request: &Request<'_>) -> bool {
     let blocks = request.turns.iter().flat_map(|turn| &turn.blocks);
     say_json(blocks.filter_map(|block| match block {
@@ -274,7 +274,7 @@ pub fn turns_say_json(request: &Request<'_>) -> bool {
     }))
 }
 
-/// Tells an object of JSON.
+/// Returns true if the text is an object of JSON.
 pub fn is_object(text: &str) -> bool {
     Tree::read(text.as_bytes()).is_ok_and(|tree| tree.root().kind() == JsonKind::Object)
 }

@@ -28,7 +28,7 @@ impl InTurn {
         block
     }
 
-    /// Tells a piece of text, in a block of this kind.
+    /// Adds a piece of text to the events, in a block of this kind.
     pub fn text(&mut self, kind: BlockKind, text: &Text<'_>, events: &mut Vec<Event>) {
         if text.is_empty() {
             return;

@@ -250,7 +250,7 @@ impl Reader {
         events.push(Event::Delta { block, text });
     }
 
-    /// Tells the first text of a later part of a summary.
+    /// Notes the part of a summary that this text is of; returns true if it is a later one than the last.
     fn begins_summary_part(&mut self, output: u64, summary: Option<u64>) -> bool {
         let Some(summary) = summary else { return false };
         let item = self.items.entry(output).or_default();
@@ -316,7 +316,7 @@ impl Reader {
         close(item, events);
     }
 
-    /// Tells a text that is whole, unless pieces of it were told.
+    /// Adds a whole text to the events, unless pieces of it were added before.
     fn tell(
         &mut self,
         output: u64,

@@ -112,7 +112,7 @@ impl Writer {
         }
     }
 
-    /// Tells what has come of a block.
+    /// Writes what has come of a block and was not written yet.
     fn tell(&mut self, block: &mut Block, bytes: &mut Vec<u8>) {
         let is_call = matches!(block.kind, BlockKind::Call { .. });
         let has_more = block.told < block.text.len();

@@ -269,7 +269,7 @@ fn returned<'a>(item: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
     Ok(())
 }
 
-/// Tells a list of parts from what else a tool may return.
+/// Returns true if a tool's output is a list of parts.
 fn has_parts(output: Json<'_, '_>) -> bool {
     let kind = output.items().next().and_then(|part| part.get_text("type"));
     kind.is_some_and(|kind| {

@@ -110,28 +110,28 @@ impl Candidate {
         })
     }
 
-    /// Tells a candidate with which the request may be sent.
+    /// Returns true if the request may be sent with this candidate.
     pub(super) fn is_eligible(&self, need: &Need<'_>) -> bool {
         (need.board.is_empty() || !matches!(self.standing(need), Standing::Out(_)))
             && (need.full.is_empty() || self.full_until(need).is_none())
             && self.could_serve(need)
     }
 
-    /// Tells a candidate that could serve the request, were it not that its platform told it to pause until a
-    /// time that comes by `soon`.
+    /// Returns true if the candidate could serve the request but for a pause that its platform asked for and that ends
+    /// by `soon`.
     pub(super) fn is_throttled(&self, need: &Need<'_>, soon: u64) -> bool {
         let is_short = |why: Why<'_>| why.is_told && !why.awaits_credential && why.back_at <= soon;
         matches!(self.standing(need), Standing::Out(why) if is_short(why)) && self.could_serve(need)
     }
 
-    /// Tells a candidate that could serve the request, had it fewer under way.
+    /// Returns true if the candidate could serve the request, had it fewer under way.
     pub(super) fn is_busy(&self, need: &Need<'_>) -> bool {
         need.full.is_busy(&self.account.id, need.now)
             && !matches!(self.standing(need), Standing::Out(_))
             && self.could_serve(need)
     }
 
-    /// Tells a candidate with which the request could be sent were it neither out nor full.
+    /// Returns true if the candidate could serve the request, were it neither out nor full.
     fn could_serve(&self, need: &Need<'_>) -> bool {
         !self.is_over(need)
             && !self.was_tried(need)
@@ -141,12 +141,12 @@ impl Candidate {
             && self.is_wished(need)
     }
 
-    /// Tells a candidate for which a request is translated.
+    /// Returns true if a request is translated for this candidate.
     pub(super) fn is_translated(&self) -> bool {
         self.translated.is_some()
     }
 
-    /// Tells a candidate that speaks the caller's dialect, or for which the request may be translated.
+    /// Returns true if the candidate speaks the caller's dialect, or the request may be translated for it.
     pub(super) fn speaks(&self, need: &Need<'_>) -> bool {
         !(need.untranslated && self.is_translated())
     }
@@ -157,8 +157,8 @@ impl Candidate {
         need.model.map(|model| named(model).unwrap_or(model))
     }
 
-    /// Tells a candidate that serves the model. One that speaks another dialect serves what its platform, or its
-    /// operator, says that it has: callers of that dialect ask for other makers' models.
+    /// Returns true if the candidate serves the model. One that speaks another dialect serves what its platform, or
+    /// its operator, says that it has: callers of that dialect ask for other makers' models.
     pub(super) fn serves(&self, need: &Need<'_>) -> bool {
         let lists = |platform: &Rc<Platform>| {
             let mut models = platform.models.iter();
@@ -181,14 +181,14 @@ impl Candidate {
             || !self.account.maps.is_empty()
     }
 
-    /// Tells a candidate whose platform takes such a request.
+    /// Returns true if the candidate's platform takes such a request.
     pub(super) fn suits(&self, need: &Need<'_>) -> bool {
         let is_too_large = self.wraps && need.lacks.small;
         let mut requires = self.requires.iter();
         !is_too_large && !requires.any(|one| need.lacks.includes(*one))
     }
 
-    /// Tells a candidate that the request asks for, or that may be any.
+    /// Returns true if the request asks for this candidate, or for none in particular.
     pub(super) fn is_wished(&self, need: &Need<'_>) -> bool {
         need.home.is_none_or(|home| home == self.hash)
             && need
@@ -199,7 +199,7 @@ impl Candidate {
             })
     }
 
-    /// Tells a candidate that is past its end, or its credential's.
+    /// Returns true if the candidate is past its end, or its credential's.
     fn is_over(&self, need: &Need<'_>) -> bool {
         self.usable_until.is_some_and(|end| need.now >= end)
     }
@@ -225,7 +225,7 @@ impl Candidate {
         need.full.until(&self.account.id, need.now)
     }
 
-    /// Tells why it may not be used, and until when.
+    /// Says why the candidate may not be used, and until when.
     pub(super) fn out(&self, need: &Need<'_>) -> Out {
         let (reason, back) = match self.standing(need) {
             // Whatever else is the matter with it: nothing of that brings it back.

@@ -243,7 +243,7 @@ impl Table {
         same.find(|one| one.is_eligible(need))
     }
 
-    /// Tells why nobody was picked.
+    /// Says why nobody was picked.
     fn nobody(&self, need: &Need<'_>) -> Pick {
         let mut speaking = self
             .candidates
@@ -318,7 +318,7 @@ impl Table {
         })
     }
 
-    /// Tells a table of which any candidate may be used.
+    /// Returns true if any candidate of the table may be used.
     pub fn can_serve(&self, need: &Need<'_>) -> bool {
         self.candidates.iter().any(|one| one.is_eligible(need))
     }

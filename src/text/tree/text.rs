@@ -67,7 +67,7 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Tells a text without a character.
+    /// Returns true if the text has no character.
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Escaped(escaped) => escaped.is_empty(),
@@ -75,7 +75,8 @@ impl<'a> Text<'a> {
         }
     }
 
-    /// Tells a text of white space alone, up to [`MAX_BLANK_BYTES`] of it: a longer one goes on as any other text.
+    /// Returns true if the text is white space alone, of at most [`MAX_BLANK_BYTES`]: a longer one goes on as any
+    /// other text.
     #[inline(never)]
     pub fn is_blank(&self) -> bool {
         self.len() <= MAX_BLANK_BYTES

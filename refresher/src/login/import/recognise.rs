@@ -1,4 +1,4 @@
-//! Tells what a file is by what is in it, and finds its credentials. Nothing is judged here: whose platform a credential
+//! Recognises a file by what is in it, and finds its credentials. Nothing is judged here: whose platform a credential
 //! is, and what it is worth, is looked at when it is read.
 
 use serde_json::{Map, Value};

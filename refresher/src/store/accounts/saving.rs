@@ -217,7 +217,7 @@ impl Store {
     }
 }
 
-/// Tells what could stand in a header.
+/// Returns true if a text can stand in a header.
 fn fits(text: &str) -> bool {
     HeaderText::try_from(text).is_ok()
 }

@@ -179,7 +179,7 @@ impl Calls {
 // === impl Called ===
 
 impl Called {
-    /// Tells what has come.
+    /// Adds the call's open and delta events for what has come of it.
     fn go_on(&mut self, blocks: &mut u32, events: &mut Vec<Event>) {
         let block = *self.block.get_or_insert_with(|| {
             let block = *blocks;

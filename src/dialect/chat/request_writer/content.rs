@@ -114,7 +114,7 @@ pub(in crate::dialect) fn texts<'b, 'a: 'b>(
     blocks.filter_map(text).collect()
 }
 
-/// Tells media that is no text at heart.
+/// Returns true if the media is no text at heart.
 pub(in crate::dialect) fn is_media(media: &Media<'_>) -> bool {
     !matches!(media.source, Source::Plain(_))
 }

@@ -62,7 +62,7 @@ pub(super) fn write(
     failed.map_or(Ok(is_cut), Err)
 }
 
-/// Tells a block of which something is written.
+/// Returns true if something is written of the block.
 fn says(block: &Block<'_>, target: &Target<'_>) -> bool {
     match block {
         Block::Text { text } | Block::Refusal(text) => !text.is_empty(),

@@ -166,7 +166,7 @@ impl Translated {
         Ok(Became::Body(made.body))
     }
 
-    /// Tells a request that asked for a stream.
+    /// Returns true if the request asked for a stream.
     pub(super) fn wants_stream(&self) -> bool {
         self.asked.as_ref().is_some_and(|asked| asked.stream)
     }
@@ -245,7 +245,7 @@ fn refusal(refused: &Refused) -> Refusal {
 // === impl Answer ===
 
 impl Answer {
-    /// Tells an answer that is kept until it is whole.
+    /// Returns true if the answer is kept until it is whole.
     pub(in crate::stream) fn is_kept(&self) -> bool {
         matches!(self, Self::Good(translation) if translation.is_kept())
     }
