@@ -20,7 +20,7 @@ use latchkey::request::{
 };
 use latchkey::snapshot::Account;
 use latchkey::text::{
-    edit::{Edit, Place, edited},
+    edit::{Edit, EditKind, edited},
     tree::{MAX_VALUES, Text, Tree},
 };
 
@@ -283,7 +283,7 @@ fn edit(dialect: Dialect, bytes: &[u8]) -> bool {
     edits.push(Edit {
         path: vec!["model".to_owned()],
         value: "\"m\"".to_owned(),
-        place: Place::Text,
+        kind: EditKind::ReplaceText,
     });
     black_box(edited(&body, &edits)).is_some()
 }

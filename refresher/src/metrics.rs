@@ -20,7 +20,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use latchkey::meter::MAX_TOKENS;
-use latchkey::request::record::Record;
+use latchkey::request::record::RequestRecord;
 use latchkey::verdict::Scope;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -220,7 +220,7 @@ impl Default for Metrics {
 
 impl Metrics {
     /// Counts records that were taken, and how many of their batch could not be read.
-    pub fn ingested(&self, records: &[Record], malformed: usize) {
+    pub fn ingested(&self, records: &[RequestRecord], malformed: usize) {
         for record in records {
             self.request(record);
         }
@@ -229,7 +229,7 @@ impl Metrics {
     }
 
     /// Counts records that had been taken before.
-    pub fn repeated(&self, records: &[Record]) {
+    pub fn repeated(&self, records: &[RequestRecord]) {
         self.records("duplicate", records.len());
     }
 
@@ -243,7 +243,7 @@ impl Metrics {
         records.inc_by(number as u64);
     }
 
-    fn request(&self, record: &Record) {
+    fn request(&self, record: &RequestRecord) {
         let Inner {
             requests,
             tokens,
@@ -500,7 +500,7 @@ mod tests {
     use crate::state::StateDir;
     use crate::store::{BatchId, NewAccount, Terms};
 
-    fn record(account: &str, status: u16) -> Record {
+    fn record(account: &str, status: u16) -> RequestRecord {
         let record = json!({
             "at": 5, "key": "key_1", "pool": "default", "account": account, "platform": "openai", "dialect": "chat",
             "status": status, "attempts": 1, "duration_ms": 9, "completeness": "whole",

@@ -1,7 +1,7 @@
 //! The count of a request's tokens: asked of a platform in its dialect, and told in the caller's.
 
 use super::{
-    neutral::{Event, Failure, Finish, Usage},
+    neutral::{Event, Failure, Finish, Tokens},
     parts::{AnswerReader, AnswerWriter, Counting},
 };
 use crate::text::{
@@ -88,9 +88,9 @@ impl AnswerReader for Reader {
         let input = root.and_then(|root| root.get(self.counting.member)?.whole());
         if input.is_some() {
             self.ended = true;
-            let usage = Usage {
+            let usage = Tokens {
                 input,
-                ..Usage::default()
+                ..Tokens::default()
             };
             events.extend([Event::Usage(usage), Event::Finish(Finish::Done), Event::End]);
         }

@@ -13,7 +13,7 @@ use super::{
     neutral::{Effort, Request},
 };
 use crate::text::{
-    edit::{Edit, Place},
+    edit::{Edit, EditKind},
     tree::{Text, Tree},
 };
 
@@ -373,9 +373,9 @@ fn edit(path: &[&str], value: String, makes: bool) -> Edit {
     Edit {
         path: owned(path),
         value,
-        place: match makes {
-            true => Place::Anywhere,
-            false => Place::There,
+        kind: match makes {
+            true => EditKind::Set,
+            false => EditKind::Replace,
         },
     }
 }

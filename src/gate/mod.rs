@@ -43,7 +43,7 @@ use crate::{
         CODING_HEADER, Head,
         carried::{Carried, TryId, Wish},
         peek::Wanted,
-        record::{self, Record},
+        record::{self, RequestRecord},
         session, stripped,
     },
     snapshot::{Account, Door, EndpointId, Own, View, path::Place},
@@ -298,18 +298,18 @@ impl Gate {
 
     /// The record of a request that is not sent on, as far as it goes. None where its key is not
     /// known.
-    pub fn record(&self, request: &Request, knowledge: &Knowledge<'_>) -> Option<Record> {
+    pub fn record(&self, request: &Request, knowledge: &Knowledge<'_>) -> Option<RequestRecord> {
         if let Some(carried) = &request.carried {
-            return Some(Record::of_request(carried));
+            return Some(RequestRecord::of_request(carried));
         }
         let view = knowledge.view?;
         let key = request.client_key(view)?;
         let subject = Subject::of(request, view, knowledge.now);
         let pool = subject.map_or_else(|_| key.pool.clone(), |subject| subject.pool.clone());
-        Some(Record {
+        Some(RequestRecord {
             id: request.id(),
             asked: record::asked(request.model()),
-            ..Record::new(key.id.clone(), pool, request.dialect(), request.at)
+            ..RequestRecord::new(key.id.clone(), pool, request.dialect(), request.at)
         })
     }
 

@@ -59,7 +59,7 @@ pub struct Quotas(Vec<Bucket>);
 
 /// Counts the changes of each bucket, so that a VM reads only what moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Index(Vec<u32>);
+pub struct QuotaVersions(Vec<u32>);
 
 /// The bucket of an account.
 pub fn bucket_of(account: &Id) -> usize {
@@ -187,9 +187,9 @@ impl Quotas {
     }
 }
 
-// === impl Index ===
+// === impl QuotaVersions ===
 
-impl Index {
+impl QuotaVersions {
     /// Counts a change of bucket `number`.
     pub fn count(&mut self, number: usize) {
         if let Some(changes) = self.0.get_mut(number) {
@@ -211,7 +211,7 @@ impl Index {
             .collect()
     }
 
-    /// Reads [`Index::encode`]'s bytes; what is none counts no change.
+    /// Reads [`QuotaVersions::encode`]'s bytes; what is none counts no change.
     pub fn decode(bytes: &[u8]) -> Self {
         let (counts, rest) = bytes.as_chunks::<4>();
         if !rest.is_empty() || counts.len() != BUCKETS {
@@ -226,7 +226,7 @@ impl Index {
     }
 }
 
-impl Default for Index {
+impl Default for QuotaVersions {
     fn default() -> Self {
         Self(vec![0; BUCKETS])
     }
@@ -332,10 +332,10 @@ mod tests {
         quotas.replace(bucket_of(&account), bucket);
         assert!(quotas.of(&account).is_some());
 
-        let (old, mut index) = (Index::default(), Index::default());
+        let (old, mut index) = (QuotaVersions::default(), QuotaVersions::default());
         index.count(3);
         assert_eq!(index.moved(&old).collect::<Vec<_>>(), [3]);
-        assert_eq!(Index::decode(&index.encode()), index);
-        assert_eq!(Index::decode(b"short"), old);
+        assert_eq!(QuotaVersions::decode(&index.encode()), index);
+        assert_eq!(QuotaVersions::decode(b"short"), old);
     }
 }

@@ -24,23 +24,23 @@ use crate::{
     verdict::Reason,
 };
 
-/// The property with its [line](Record::line), for access logs:
+/// The property with its [line](RequestRecord::line), for access logs:
 /// `%FILTER_STATE(wasm.latchkey.usage:PLAIN)%`.
 pub const PROPERTY: &str = "latchkey.usage";
 
-/// The [`Record::error`] of an answer that Envoy itself gave, in place of the platform.
+/// The [`RequestRecord::error`] of an answer that Envoy itself gave, in place of the platform.
 pub const FROM_ENVOY: Reason = Reason::known("latchkey_envoy");
 
-/// The [`Record::error`] of an answer in whose middle the platform gave up.
+/// The [`RequestRecord::error`] of an answer in whose middle the platform gave up.
 pub const FAILED_INSIDE: Reason = Reason::known("failed_inside");
 
-/// Room for what [`Record::line`] usually writes, in bytes: it is made for every request.
+/// Room for what [`RequestRecord::line`] usually writes, in bytes: it is made for every request.
 const USUAL_BYTES: usize = 128;
 
 /// One request, from its arrival to the end of its answer, however many accounts it took; or
-/// several that were [not served](Record::unserved) for one reason.
+/// several that were [not served](RequestRecord::unserved) for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct RequestRecord {
     /// The time at which it came, in Unix milliseconds.
     pub at: u64,
     /// Envoy's `x-request-id`; none where that is not an [`Id`].
@@ -121,9 +121,9 @@ fn is_one(count: &NonZeroU32) -> bool {
     *count == NonZeroU32::MIN
 }
 
-// === impl Record ===
+// === impl RequestRecord ===
 
-impl Record {
+impl RequestRecord {
     /// Makes the record of a request that came at `at` and has no answer yet.
     pub fn new(key: Id, pool: Id, dialect: Dialect, at: u64) -> Self {
         Self {
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn a_record_is_a_line_of_json_and_comes_back() {
         let platform = Id::try_from("codex").unwrap();
-        let mut record = Record::of_attempt(&carried(), &platform);
+        let mut record = RequestRecord::of_attempt(&carried(), &platform);
         record.status = 200;
         record.first_byte(1_020);
         record.first_byte(1_030);
@@ -333,13 +333,16 @@ mod tests {
         let line = "attempts=2 input=7 cached=0 output=9 reasoning=0 total=16 estimate=true answer=partial error=failed_inside";
         assert_eq!(record.line(), line);
         let json = serde_json::to_string(&record).unwrap();
-        assert_eq!(serde_json::from_str::<Record>(&json).unwrap(), record);
+        assert_eq!(
+            serde_json::from_str::<RequestRecord>(&json).unwrap(),
+            record
+        );
         assert!(json.contains(r#""id":"req-1""#), "{json}");
     }
 
     #[test]
     fn who_leaves_pays_for_what_was_sent_unless_the_platform_failed() {
-        let mut record = Record::of_request(&carried());
+        let mut record = RequestRecord::of_request(&carried());
         let mut failed = record.clone();
         failed.verdict = Some(Reason::known("platform_trouble"));
         for (record, charged) in [(&mut record, Some(101)), (&mut failed, None)] {
@@ -351,8 +354,11 @@ mod tests {
 
     #[test]
     fn the_gateways_own_answer_has_no_account() {
-        let record =
-            Record::of_request(&carried()).answered(429, Reason::known("latchkey_all_out"), 1_007);
+        let record = RequestRecord::of_request(&carried()).answered(
+            429,
+            Reason::known("latchkey_all_out"),
+            1_007,
+        );
         assert_eq!((record.account.as_ref(), record.attempts), (None, 1));
         assert_eq!(
             record.line(),

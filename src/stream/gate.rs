@@ -21,7 +21,7 @@ use crate::{
         body::BodyReader,
         carried::{self, Carried},
         peek::{Facts, MAX_PEEK_BYTES},
-        record::{self, FROM_ENVOY, Record},
+        record::{self, FROM_ENVOY, RequestRecord},
     },
     verdict::Reason,
     worker::{
@@ -487,8 +487,9 @@ impl GateStream {
             worker.stop_waiting(self.context);
             self.stage = Stage::Answered;
         }
-        if let Some(record) = unanswered {
-            let record = answered(record, restored, stream).ended(worker.now());
+        if let Some(mut record) = unanswered {
+            note_answer(&mut record, restored, stream);
+            let record = record.ended(worker.now());
             if record.error == Some(FROM_ENVOY)
                 && let Some(id) = &record.id
             {
@@ -583,7 +584,7 @@ fn restore(stream: &mut impl Stream) -> Option<Vec<u8>> {
 
 /// Notes an answer that no attempt forwards: the platform's, `restored` to this status, or one of
 /// our own or of Envoy's.
-fn answered(mut record: Record, restored: Option<Vec<u8>>, stream: &impl Stream) -> Record {
+fn note_answer(record: &mut RequestRecord, restored: Option<Vec<u8>>, stream: &impl Stream) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).ok();
     let is_estimate = stream.header(Side::Answer, ESTIMATE_HEADER).is_some();
     if restored.is_none() && !is_estimate {
@@ -595,5 +596,4 @@ fn answered(mut record: Record, restored: Option<Vec<u8>>, stream: &impl Stream)
     let status = status.and_then(text).and_then(|status| status.parse().ok());
     record.status = status.unwrap_or_default();
     record.completeness = Completeness::Whole;
-    record
 }

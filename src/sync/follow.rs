@@ -5,7 +5,7 @@
 
 use super::{board, quota};
 use crate::{
-    health::{Board, quota::Index as QuotaIndex},
+    health::{Board, quota::QuotaVersions},
     host::SharedData,
     snapshot::{
         View,
@@ -28,7 +28,7 @@ pub struct Follower {
     view: View,
     board: Board,
     board_version: u64,
-    quotas: QuotaIndex,
+    quotas: QuotaVersions,
     quotas_version: u64,
     /// A request has asked for the view.
     serves: bool,

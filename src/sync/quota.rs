@@ -5,14 +5,16 @@ use std::collections::HashMap;
 use super::{board::update_head, report::Report};
 use crate::{
     deadline::Deadline,
-    health::quota::{BUCKETS, Index, KnownQuota, PAUSE_MS, Quotas, bucket_of, decode, encode, put},
+    health::quota::{
+        BUCKETS, KnownQuota, PAUSE_MS, QuotaVersions, Quotas, bucket_of, decode, encode, put,
+    },
     host::{Changed, SharedData, shared_key},
     id::Id,
     known,
     snapshot::Health,
 };
 
-/// The key of the [`Index`].
+/// The key of the [`QuotaVersions`].
 const INDEX_KEY: &str = shared_key!("quota");
 
 /// The shortest time between two reports of one account's quota, in milliseconds.
@@ -31,7 +33,7 @@ pub fn prepare(shared: &mut impl SharedData) {
     for number in 0..BUCKETS {
         shared.write(&key(number), b"{}");
     }
-    shared.write(INDEX_KEY, &Index::default().encode());
+    shared.write(INDEX_KEY, &QuotaVersions::default().encode());
 }
 
 /// Notes what an answer reported of `account`, where it is news; whether it was.
@@ -73,11 +75,11 @@ pub fn take<'a>(shared: &mut impl SharedData, health: impl Iterator<Item = &'a H
 }
 
 /// Brings `quotas` from the state `seen` of the buckets to the present one.
-pub fn follow(shared: &impl SharedData, seen: &mut Index, quotas: &mut Quotas) {
+pub fn follow(shared: &impl SharedData, seen: &mut QuotaVersions, quotas: &mut Quotas) {
     let Some((bytes, _)) = shared.read(INDEX_KEY) else {
         return;
     };
-    let index = Index::decode(&bytes);
+    let index = QuotaVersions::decode(&bytes);
     for number in index.moved(seen) {
         if let Some((bytes, _)) = shared.read(&key(number)) {
             quotas.replace(number, decode(&bytes));
@@ -104,7 +106,7 @@ fn change(
 
 fn count(shared: &mut impl SharedData, number: usize) -> bool {
     let changed = shared.update(INDEX_KEY, |bytes| {
-        let mut index = Index::decode(&bytes);
+        let mut index = QuotaVersions::decode(&bytes);
         index.count(number);
         Some(index.encode())
     });
@@ -224,7 +226,7 @@ mod tests {
     #[test]
     fn news_reach_every_vm_and_what_is_none_is_not_written() {
         let mut shared = prepared();
-        let (mut seen, mut quotas) = (Index::default(), Quotas::new());
+        let (mut seen, mut quotas) = (QuotaVersions::default(), Quotas::new());
         assert!(note(&mut shared, &id("acc_1"), &known(5_000, 10.0)));
         assert!(!note(&mut shared, &id("acc_1"), &known(9_000, 10.5)));
         follow(&shared, &mut seen, &mut quotas);
@@ -252,7 +254,7 @@ mod tests {
     #[test]
     fn the_later_of_two_wins_and_a_reset_forgets() {
         let mut shared = prepared();
-        let (mut seen, mut quotas) = (Index::default(), Quotas::new());
+        let (mut seen, mut quotas) = (QuotaVersions::default(), Quotas::new());
         let mut after = |shared: &mut FakeSharedData, news: Health| {
             take(shared, [news].iter());
             follow(shared, &mut seen, &mut quotas);

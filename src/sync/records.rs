@@ -23,7 +23,7 @@ use crate::{
     deadline::Deadline,
     hex,
     id::{Id, is_hex_name},
-    request::record::{Record, Unserved},
+    request::record::{RequestRecord, Unserved},
 };
 
 /// The most records that wait in one VM: some 6 MiB, and five minutes at 50 requests a second.
@@ -101,7 +101,7 @@ struct Batch {
 }
 
 /// Records in the order in which they came, each with its number.
-type Line = VecDeque<(u64, Record)>;
+type Line = VecDeque<(u64, RequestRecord)>;
 
 /// Records of requests that no account served.
 #[derive(Debug, Default)]
@@ -155,7 +155,7 @@ impl Records {
 
     /// Adds a record. The oldest that waits makes room, and of those that were served none while
     /// another waits.
-    pub fn push(&mut self, record: Record, now: u64) {
+    pub fn push(&mut self, record: RequestRecord, now: u64) {
         self.set_due(now);
         self.pushed = self.pushed.wrapping_add(1);
         if !record.made.is_empty() && self.batch.is_none() {
@@ -191,7 +191,7 @@ impl Records {
     }
 
     /// Takes the first that waits off its line.
-    fn take_first(&mut self) -> Option<Record> {
+    fn take_first(&mut self) -> Option<RequestRecord> {
         let number = |line: &Line| line.front().map_or(u64::MAX, |(number, _)| *number);
         let line = if number(&self.refused.line) < number(&self.served) {
             &mut self.refused.line
@@ -251,7 +251,7 @@ impl Records {
     /// VM of which process it is.
     fn gather(&mut self, vm: &Origin, now: u64) -> Option<Batch> {
         let first = std::iter::from_fn(|| self.take_first());
-        let records: Vec<Record> = first.take(MAX_BATCH).collect();
+        let records: Vec<RequestRecord> = first.take(MAX_BATCH).collect();
         let requests = records.iter().map(requests_of);
         let requests = requests.fold(0, u64::saturating_add);
         self.batches = self.batches.wrapping_add(1);
@@ -287,7 +287,7 @@ impl Records {
     }
 }
 
-fn requests_of(record: &Record) -> u64 {
+fn requests_of(record: &RequestRecord) -> u64 {
     record.count.get().into()
 }
 
@@ -295,7 +295,7 @@ fn requests_of(record: &Record) -> u64 {
 
 impl RefusedRecords {
     /// Adds a record of that kind: to the one that it has in the interval, if that waits still.
-    fn push(&mut self, kind: Unserved, number: u64, record: Record, now: u64) {
+    fn push(&mut self, kind: Unserved, number: u64, record: RequestRecord, now: u64) {
         if self.until.is_due(now) {
             self.until = Deadline::after(now, GATHER_MS);
             self.running.clear();

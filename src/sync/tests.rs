@@ -127,7 +127,7 @@ fn what_lies_in_shared_data_has_the_form_that_its_keys_count() {
         index.encode().get(..24).unwrap(),
         b"\x00\x00\x00\x00\x00\x00\x00\x00D\x13o\xa3U\xb3g\x8a\x00\x00\x00\x00\x00\x00\x00\x00"
     );
-    let mut counts = quota::Index::default();
+    let mut counts = quota::QuotaVersions::default();
     counts.count(2);
     assert_eq!(
         counts.encode().get(..16).unwrap(),

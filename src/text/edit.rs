@@ -32,21 +32,21 @@ pub struct Edit {
     pub path: Vec<String>,
     /// The value, in JSON; of one that goes it says nothing.
     pub value: String,
-    /// The members that get it.
-    pub place: Place,
+    /// The change.
+    pub kind: EditKind,
 }
 
-/// The members that an edit changes.
+/// The change that an edit makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// The values that are strings.
-    Text,
-    /// The values that are there.
-    There,
-    /// The values that are there; where there is none, it is made, with the objects around it.
-    Anywhere,
+pub enum EditKind {
+    /// The values that are strings are replaced.
+    ReplaceText,
+    /// The values that are there are replaced.
+    Replace,
+    /// The values that are there are replaced; where there is none, it is made, with the objects around it.
+    Set,
     /// The members that are there go, each with the comma that parts it from the others.
-    Nowhere,
+    Remove,
 }
 
 /// A finding on the way through a text.
@@ -86,21 +86,21 @@ pub fn edited(text: &Tree<'_>, edits: &[Edit]) -> Option<Vec<u8>> {
             | Met::Absent { which, .. } => *which,
         };
         let edit = edits.get(which).filter(|_| grown <= MAX_GROWTH)?;
-        let anywhere = edit.place == Place::Anywhere;
+        let sets = edit.kind == EditKind::Set;
         let (range, text): (Range<usize>, Cow<'_, str>) = match met {
             Met::Value { value, .. } => {
-                let is_meant = value.kind() == JsonKind::Text || edit.place != Place::Text;
+                let is_meant = value.kind() == JsonKind::Text || edit.kind != EditKind::ReplaceText;
                 (value.range(), is_meant.then_some(&*edit.value)?.into())
             }
             Met::Gone { range, .. } => (range, "".into()),
             Met::Blocked { level, value, .. } => {
-                let is_meant = value.is_null() && anywhere;
+                let is_meant = value.is_null() && sets;
                 (value.range(), is_meant.then(|| edit.nested(level))?.into())
             }
             Met::Absent {
                 level, at, follows, ..
             } => {
-                let nested = anywhere.then(|| edit.nested(level))?;
+                let nested = sets.then(|| edit.nested(level))?;
                 let member = nested.get(1..nested.len().saturating_sub(1))?;
                 let comma = follows || last_insert.replace(at) == Some(at);
                 (
@@ -115,8 +115,8 @@ pub fn edited(text: &Tree<'_>, edits: &[Edit]) -> Option<Vec<u8>> {
         copied = range.end;
         Some(())
     };
-    let goes = |all: u32, (which, edit): (usize, &Edit)| match edit.place {
-        Place::Nowhere => all | 1 << which,
+    let goes = |all: u32, (which, edit): (usize, &Edit)| match edit.kind {
+        EditKind::Remove => all | 1 << which,
         _ => all,
     };
     let goes = edits.iter().take(MAX_EDITS).enumerate().fold(0, goes);
@@ -313,11 +313,11 @@ mod tests {
         path.split('.').map(str::to_owned).collect()
     }
 
-    fn edit(to: &str, value: &str, place: Place) -> Edit {
+    fn edit(to: &str, value: &str, kind: EditKind) -> Edit {
         Edit {
             path: path(to),
             value: value.to_owned(),
-            place,
+            kind,
         }
     }
 
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_string_is_another_and_every_other_byte_the_same() {
-        let model = [edit("model", r#""gpt-5.6""#, Place::Text)];
+        let model = [edit("model", r#""gpt-5.6""#, EditKind::ReplaceText)];
         for (body, expected) in [
             (
                 r#"{ "model" : "a\"b" , "x":1}"#,
@@ -358,8 +358,8 @@ mod tests {
 
     #[test]
     fn a_member_is_changed_where_it_stands_or_made() {
-        let deep = |place| [edit("aB.cD.e", "7", place), edit("z", "8", place)];
-        for (body, there, anywhere) in [
+        let deep = |kind| [edit("aB.cD.e", "7", kind), edit("z", "8", kind)];
+        for (body, there, sets) in [
             ("{}", "{}", r#"{"aB":{"cD":{"e":7}},"z":8}"#),
             (
                 r#"{"x" : 1 }"#,
@@ -387,18 +387,18 @@ mod tests {
                 r#"{"aB":[{"cD":{"e":1}}],"z":8,"z":8}"#,
             ),
         ] {
-            assert_eq!(text(body, &deep(Place::There)).unwrap(), there, "{body}");
             assert_eq!(
-                text(body, &deep(Place::Anywhere)).unwrap(),
-                anywhere,
+                text(body, &deep(EditKind::Replace)).unwrap(),
+                there,
                 "{body}"
             );
+            assert_eq!(text(body, &deep(EditKind::Set)).unwrap(), sets, "{body}");
         }
     }
 
     #[test]
     fn a_member_goes_from_any_place_and_every_other_byte_stays() {
-        let gone = |path| [edit(path, "", Place::Nowhere)];
+        let gone = |path| [edit(path, "", EditKind::Remove)];
         for (body, expected) in [
             ("{}", "{}"),
             (r#"{"x":1}"#, r#"{"x":1}"#),
@@ -426,9 +426,9 @@ mod tests {
         assert_eq!(inner.as_deref(), Some(r#"{"c":{"x":{"aB":2}},"aB":3}"#));
         // What is made takes the place of what went.
         let both = [
-            edit("z.y", "7", Place::Anywhere),
-            edit("aB", "", Place::Nowhere),
-            edit("w", "8", Place::Anywhere),
+            edit("z.y", "7", EditKind::Set),
+            edit("aB", "", EditKind::Remove),
+            edit("w", "8", EditKind::Set),
         ];
         for (body, expected) in [
             (r#"{"aB":1}"#, r#"{"z":{"y":7},"w":8}"#),
@@ -443,7 +443,7 @@ mod tests {
 
     #[test]
     fn what_only_some_readers_find_keeps_nothing_from_being_made() {
-        let effort = [edit("reasoningEffort", "7", Place::Anywhere)];
+        let effort = [edit("reasoningEffort", "7", EditKind::Set)];
         for (body, expected) in [
             (
                 r#"{"ReasoningEffort":1}"#,
@@ -468,7 +468,7 @@ mod tests {
         let model = [edit(
             "model",
             &format!("\"{}\"", "m".repeat(62)),
-            Place::Text,
+            EditKind::ReplaceText,
         )];
         let body = |members: usize| format!("{{{}}}", vec!["\"model\":\"\""; members].join(","));
         assert!(text(&body(1_000), &model).is_some());
@@ -477,7 +477,7 @@ mod tests {
 
     #[test]
     fn members_where_the_edits_are_have_a_bound() {
-        let model = [edit("model.name", "7", Place::Text)];
+        let model = [edit("model.name", "7", EditKind::ReplaceText)];
         let body = |inner: usize, outer: usize| {
             let members = |count: usize| vec!["\"x\":0"; count].join(",");
             format!(
@@ -522,7 +522,7 @@ mod tests {
     }
 
     /// What a text says with an edit, by another way than the bytes.
-    fn put(object: &mut Value, path: &[String], value: &Value, place: Place) {
+    fn put(object: &mut Value, path: &[String], value: &Value, kind: EditKind) {
         let Some((name, rest)) = path.split_first() else {
             return;
         };
@@ -532,22 +532,22 @@ mod tests {
         let found = members.get_mut(name);
         let is_there = found.is_some();
         match (found, rest.is_empty()) {
-            (Some(_), true) if place == Place::Nowhere => {
+            (Some(_), true) if kind == EditKind::Remove => {
                 members.remove(name);
             }
-            (Some(found), true) if place != Place::Text || found.is_string() => {
+            (Some(found), true) if kind != EditKind::ReplaceText || found.is_string() => {
                 *found = value.clone()
             }
             (Some(_), true) => {}
             (Some(found), false) => {
-                if found.is_null() && place == Place::Anywhere {
+                if found.is_null() && kind == EditKind::Set {
                     *found = json!({});
                 }
-                put(found, rest, value, place);
+                put(found, rest, value, kind);
             }
             (None, _) => {}
         }
-        if !is_there && place == Place::Anywhere {
+        if !is_there && kind == EditKind::Set {
             let made = rest
                 .iter()
                 .rev()
@@ -563,18 +563,18 @@ mod tests {
             spaced in any::<bool>(),
             first in "a(\\.[abx]){0,2}",
             second in "b(\\.[abx]){0,2}",
-            places in prop::collection::vec(prop::sample::select(vec![Place::Text, Place::There, Place::Anywhere, Place::Nowhere]), 2),
+            kinds in prop::collection::vec(prop::sample::select(vec![EditKind::ReplaceText, EditKind::Replace, EditKind::Set, EditKind::Remove]), 2),
         ) {
             let mut said = json!(members);
             let body = match spaced {
                 true => serde_json::to_string_pretty(&said).unwrap(),
                 false => said.to_string(),
             };
-            let edits = [edit(&first, "[7]", places[0]), edit(&second, "\"new\"", places[1])];
+            let edits = [edit(&first, "[7]", kinds[0]), edit(&second, "\"new\"", kinds[1])];
             let made = text(&body, &edits).unwrap();
             for edit in &edits {
                 let value: Value = serde_json::from_str(&edit.value).unwrap();
-                put(&mut said, &edit.path, &value, edit.place);
+                put(&mut said, &edit.path, &value, edit.kind);
             }
             let made: Value = serde_json::from_str(&made).unwrap();
             prop_assert_eq!(made, said);
@@ -593,7 +593,7 @@ mod tests {
                 kept.collect::<Vec<_>>().join(",")
             };
             let body = format!("{{{}}}", written(&|_| true));
-            let made = text(&body, &[edit("a", "", Place::Nowhere)]).unwrap();
+            let made = text(&body, &[edit("a", "", EditKind::Remove)]).unwrap();
             let bare = |text: &str| text.replace([' ', '\n'], "");
             let kept = format!("{{{}}}", written(&|name| name != "a"));
             prop_assert_eq!(bare(&made), bare(&kept));

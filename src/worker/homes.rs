@@ -43,7 +43,7 @@ const PATIENCE_MS: u64 = 2_000;
 
 /// The things that the refresher was asked about.
 #[derive(Debug, Default)]
-pub(super) struct Asked(VecDeque<Question>);
+pub(super) struct Questions(VecDeque<Question>);
 
 #[derive(Debug)]
 struct Question {
@@ -161,9 +161,9 @@ impl<H: Host> Worker<H> {
     }
 }
 
-// === impl Asked ===
+// === impl Questions ===
 
-impl Asked {
+impl Questions {
     /// Says what to do about `thing`, which a request of `key` names in its path or its body, at `now`.
     pub(super) fn next(&mut self, thing: &ThingHash, key: &Id, in_path: bool, now: u64) -> Next {
         for one in &mut self.0 {
@@ -327,7 +327,7 @@ mod tests {
     }
 
     /// Asks at `now` what is due; answers it so. Returns what came of each.
-    fn answer(asked: &mut Asked, now: u64, status: &[u8], body: &[u8]) -> Vec<Told> {
+    fn answer(asked: &mut Questions, now: u64, status: &[u8], body: &[u8]) -> Vec<Told> {
         let mut calls = Vec::new();
         asked.ask(now, |_, _| {
             calls.push(CallId(
@@ -353,7 +353,7 @@ mod tests {
             ),
             (b"403", b"", Home::Others),
         ] {
-            let (mut asked, one) = (Asked::default(), key("key_1"));
+            let (mut asked, one) = (Questions::default(), key("key_1"));
             assert_eq!(asked.next(&thing(1), &one, true, 0), Next::Ask);
             asked.note(thing(1), one.clone(), 0);
             assert_eq!(asked.next(&thing(1), &one, true, 0), Next::Wait);
@@ -381,7 +381,7 @@ mod tests {
             (b"", b"", Home::Unasked),
             (b"200", b"two words", Home::Unasked),
         ] {
-            let (mut asked, one) = (Asked::default(), key("key_1"));
+            let (mut asked, one) = (Questions::default(), key("key_1"));
             asked.note(thing(1), one.clone(), 0);
             let mut answers = Vec::new();
             for now in 0..700 + HOLDS_MS {
@@ -406,7 +406,7 @@ mod tests {
             assert_eq!(asked.next(&thing(1), &one, true, 700 + HOLDS_MS), again);
         }
         // It has come to the refresher meanwhile.
-        let (mut asked, one) = (Asked::default(), key("key_1"));
+        let (mut asked, one) = (Questions::default(), key("key_1"));
         asked.note(thing(1), one.clone(), 0);
         answer(&mut asked, 0, b"404", b"");
         let told = answer(&mut asked, 100, b"200", b"acc_1");
@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_body_waits_once_for_what_nobody_knows() {
-        let (mut asked, one) = (Asked::default(), key("key_1"));
+        let (mut asked, one) = (Questions::default(), key("key_1"));
         asked.note(thing(1), one.clone(), 0);
         for now in [0, 100, 300, 700] {
             answer(&mut asked, now, b"404", b"");
@@ -459,7 +459,7 @@ mod tests {
 
     #[test]
     fn what_is_only_remembered_makes_room() {
-        let (mut asked, one) = (Asked::default(), key("key_1"));
+        let (mut asked, one) = (Questions::default(), key("key_1"));
         for number in 0..MAX_ASKED / 2 {
             assert_eq!(asked.next(&thing(number), &one, false, 0), Next::Ask);
             asked.note(thing(number), one.clone(), 0);
@@ -478,7 +478,7 @@ mod tests {
 
     #[test]
     fn who_invents_things_leaves_others_their_questions() {
-        let (mut asked, mut number) = (Asked::default(), 0);
+        let (mut asked, mut number) = (Questions::default(), 0);
         for (name, most) in [("key_1", MAX_ASKED / 2), ("key_2", MAX_ASKED / 4)] {
             let begin = number;
             while asked.next(&thing(number), &key(name), true, 0) == Next::Ask {

@@ -43,7 +43,7 @@ use crate::{
     request::{
         carried::{Carried, TryId},
         peek::Wanted,
-        record::Record,
+        record::RequestRecord,
     },
     snapshot::{Account, Endpoint, Platform, View},
     sync::{
@@ -82,7 +82,7 @@ pub struct Worker<H> {
     connections: Connections,
     settings: Settings,
     calls: Calls,
-    asked: homes::Asked,
+    asked: homes::Questions,
     sync: Option<Sync>,
 }
 
@@ -209,7 +209,7 @@ impl<H: Host> Worker<H> {
             connections: Connections::new(0, Config::default().connections()),
             settings: Settings::default(),
             calls: Calls::default(),
-            asked: homes::Asked::default(),
+            asked: homes::Questions::default(),
             sync: None,
         }
     }
@@ -465,19 +465,19 @@ impl<H: Host> Worker<H> {
             self.probe(&account, &carried);
         }
         self.gate.began(&account.id);
-        let record = Record::of_attempt(&carried, &account.platform);
+        let record = RequestRecord::of_attempt(&carried, &account.platform);
         self.sent.insert(text, carried, record, first_event_ms);
     }
 
     /// Returns the record of a request that is not sent on, as far as it goes; none where its key
     /// is not known.
-    pub fn record(&self, request: &Request) -> Option<Record> {
+    pub fn record(&self, request: &Request) -> Option<RequestRecord> {
         let knowledge = knowledge(&self.follower, &self.limiter, self.host.recently());
         self.gate.record(request, &knowledge)
     }
 
     /// Keeps the record of a request that the gate answered with an error.
-    fn refused(&mut self, record: Option<Record>, reply: &Reply) {
+    fn refused(&mut self, record: Option<RequestRecord>, reply: &Reply) {
         let Some(code) = reply.code() else { return };
         self.totals.refused = self.totals.refused.saturating_add(1);
         if let Some(record) = record {
@@ -487,7 +487,7 @@ impl<H: Host> Worker<H> {
     }
 
     /// Keeps the record of a request that has come to its end; `try_id` is its last, if it had one.
-    pub fn keep(&mut self, record: Record, try_id: TryId) {
+    pub fn keep(&mut self, record: RequestRecord, try_id: TryId) {
         let usage = record.usage.unwrap_or_default();
         self.charge(&record, try_id, usage.total);
         let totals = &mut self.totals;
@@ -507,7 +507,7 @@ impl<H: Host> Worker<H> {
     }
 
     /// Counts the tokens of a request that has ended, where its key or its account has limits.
-    fn charge(&mut self, record: &Record, try_id: TryId, tokens: u64) {
+    fn charge(&mut self, record: &RequestRecord, try_id: TryId, tokens: u64) {
         let Some(view) = self.follower.current().filter(|_| tokens > 0) else {
             return;
         };

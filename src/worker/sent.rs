@@ -12,7 +12,7 @@ use crate::{
     known::Known,
     request::{
         carried::{Carried, TryId},
-        record::Record,
+        record::RequestRecord,
     },
 };
 
@@ -32,7 +32,7 @@ pub struct SentOn {
     /// The property with what the gate decided, and the same read.
     carried: (String, Rc<Carried>),
     /// Its record; none once there is an answer.
-    pub record: Option<Record>,
+    pub record: Option<RequestRecord>,
     /// The bytes of its body that the attempt has let go and that may be charged.
     pub request_bytes: u64,
     /// Its answer became a redirect: if Envoy follows it, another try has the record.
@@ -60,7 +60,7 @@ impl Tries {
         &mut self,
         text: String,
         carried: Carried,
-        record: Record,
+        record: RequestRecord,
         first_event_ms: Option<u64>,
     ) {
         let sent = SentOn {
@@ -111,7 +111,7 @@ impl Tries {
     }
 
     /// Takes the record of a try that has an answer now, and that no other attempt follows.
-    pub fn answered(&mut self, try_id: TryId) -> Option<Record> {
+    pub fn answered(&mut self, try_id: TryId) -> Option<RequestRecord> {
         let sent = self.0.get_mut(&try_id)?;
         sent.request = None;
         sent.record.take()

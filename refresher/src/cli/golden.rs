@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use latchkey::id::Id;
-use latchkey::request::record::Record;
+use latchkey::request::record::RequestRecord;
 use latchkey::sync::report::Report;
 use latchkey::verdict::quota::Window;
 use latchkey::verdict::{Reason, Scope};
@@ -560,7 +560,7 @@ async fn usage() {
     operator.run("usage").await;
     operator.add_keys(&["team"]).await;
     let team = operator.id("team").await;
-    let record = |other: serde_json::Value| -> Record {
+    let record = |other: serde_json::Value| -> RequestRecord {
         let mut record = json!({
             "at": NOW.0, "key": "key_1", "pool": "default", "account": team.as_str(), "platform": "openai",
             "dialect": "chat", "model": "gpt-5", "status": 200, "verdict": "fine", "attempts": 1, "duration_ms": 9,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use latchkey::id::Id;
-use latchkey::request::record::Record;
+use latchkey::request::record::RequestRecord;
 use latchkey::sync::records::Begun;
 use latchkey::sync::report::Report;
 use latchkey::verdict::Scope;
@@ -72,7 +72,7 @@ impl Batch {
         let read = values
             .into_iter()
             .filter_map(|value| serde_json::from_str(value.get()).ok());
-        let records: Vec<Record> = read.collect();
+        let records: Vec<RequestRecord> = read.collect();
         let malformed = count - records.len();
         Ok(Some(Records {
             batch,
@@ -89,7 +89,7 @@ pub struct Records {
     /// The batch.
     pub batch: BatchId,
     /// The records that can be read.
-    pub records: Vec<Record>,
+    pub records: Vec<RequestRecord>,
     /// The number of records that cannot.
     pub malformed: usize,
     /// The requests that began since the batch before.
@@ -367,7 +367,7 @@ mod tests {
         (reports, names.iter().map(record).collect())
     }
 
-    fn read_records(records: Vec<Value>) -> Vec<Record> {
+    fn read_records(records: Vec<Value>) -> Vec<RequestRecord> {
         let batch = json!({"batch": "0".repeat(32), "records": records});
         let mut batch: Batch = serde_json::from_str(&batch.to_string()).unwrap();
         batch.take_records().unwrap().unwrap().records
@@ -379,7 +379,7 @@ mod tests {
         assert!(reports.iter().all(|report| read(report.clone()).is_ok()));
         assert_eq!(read_records(records.clone()), {
             let read = |record: &Value| serde_json::from_value(record.clone()).unwrap();
-            records.iter().map(read).collect::<Vec<Record>>()
+            records.iter().map(read).collect::<Vec<RequestRecord>>()
         });
         for bad in [
             "",

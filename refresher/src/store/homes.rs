@@ -3,7 +3,7 @@
 
 use latchkey::home::ThingHash;
 use latchkey::id::Id;
-use latchkey::request::record::Record;
+use latchkey::request::record::RequestRecord;
 
 use super::sql::{self, signed};
 use super::{Change, Result, Store};
@@ -106,7 +106,7 @@ fn share(mut counts: Vec<u64>, most: u64) -> u64 {
 
 impl Change<'_> {
     /// Keeps what requests made in their accounts. The first account that is told of a key's thing stays its home.
-    pub(super) async fn keep_homes(&mut self, records: &[Record]) -> Result<()> {
+    pub(super) async fn keep_homes(&mut self, records: &[RequestRecord]) -> Result<()> {
         for record in records {
             let Some(account) = &record.account else {
                 continue;

@@ -2,7 +2,7 @@
 
 use latchkey::id::is_hex_name;
 use latchkey::meter::MAX_TOKENS;
-use latchkey::request::record::Record;
+use latchkey::request::record::RequestRecord;
 use latchkey::sync::records::Begun;
 use sqlx::query_builder::Separated;
 
@@ -150,7 +150,7 @@ impl Store {
     pub async fn take_records(
         &self,
         batch: BatchId,
-        records: &[Record],
+        records: &[RequestRecord],
         begun: Option<&Begun>,
         now: UnixMillis,
     ) -> Result<Taken> {
@@ -228,7 +228,7 @@ impl Store {
 }
 
 /// Gives the parameters of a record's row, in the order of [`RECORDS`].
-fn bind_record(mut row: Separated<'_, Database, &'static str>, record: &Record) {
+fn bind_record(mut row: Separated<'_, Database, &'static str>, record: &RequestRecord) {
     let tokens = |of: fn(&latchkey::meter::Usage) -> u64| {
         let tokens = record.usage.as_ref().map(of);
         tokens.map(|tokens| signed(tokens.min(MAX_TOKENS)))

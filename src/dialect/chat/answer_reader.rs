@@ -5,7 +5,7 @@ mod calls;
 use self::calls::Calls;
 use crate::{
     dialect::{
-        neutral::{BlockKind, Event, Failure, Finish, Usage},
+        neutral::{BlockKind, Event, Failure, Finish, Tokens},
         parts::AnswerReader,
     },
     text::tree::{Json, JsonKind, Text, Tree},
@@ -23,7 +23,7 @@ pub struct Reader {
     /// The block of text or reasoning that is open.
     open: Option<(u32, BlockKind)>,
     calls: Calls,
-    usage: Usage,
+    usage: Tokens,
     finish: Option<Finish>,
 }
 
@@ -267,7 +267,7 @@ impl Reader {
     }
 }
 
-fn usage_of(usage: Json<'_, '_>) -> Usage {
+fn usage_of(usage: Json<'_, '_>) -> Tokens {
     let whole = |name: &str| usage.get(name).and_then(Json::whole);
     let detail = |details: &str, name: &str| usage.get(details)?.get(name)?.whole();
     let read = detail("prompt_tokens_details", "cached_tokens")
@@ -281,7 +281,7 @@ fn usage_of(usage: Json<'_, '_>) -> Usage {
     // Google leaves the thoughts out of what was made, and counts them in all.
     let rest = whole("total_tokens").zip(prompt);
     let rest = rest.map(|(total, prompt)| total.saturating_sub(prompt));
-    Usage {
+    Tokens {
         input: prompt.map(|prompt| prompt.saturating_sub(cached)),
         cache_read: read,
         cache_write: write,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{EXTRA, MAKER, SIGNATURE};
 use crate::{
     dialect::{
-        neutral::{BlockKind, Event, Failure, Finish, Folded, FoldedBlock, Usage},
+        neutral::{BlockKind, Event, Failure, Finish, Folded, FoldedBlock, Tokens},
         parts::{About, AnswerWriter},
     },
     text::{out::Out, sse, tree::Text},
@@ -18,7 +18,7 @@ pub struct Writer {
     id: String,
     calls: BTreeMap<u32, Called>,
     kinds: BTreeMap<u32, Kind>,
-    usage: Usage,
+    usage: Tokens,
     role_told: bool,
     /// State that only the platform reads and that belongs to the call that comes next.
     state: Option<String>,
@@ -277,7 +277,7 @@ fn word(finish: &Finish) -> &'static str {
     }
 }
 
-fn write_usage(out: &mut Out, usage: &Usage) {
+fn write_usage(out: &mut Out, usage: &Tokens) {
     let (prompt, output) = (usage.prompt(), usage.output.unwrap_or_default());
     out.name("usage").object(|out| {
         out.name("prompt_tokens").number(prompt);

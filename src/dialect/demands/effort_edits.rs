@@ -11,7 +11,7 @@ use super::{EffortForm, EffortMember, EffortWord, Steering, edit, owned};
 use crate::{
     dialect::accent::{self, Accent},
     text::{
-        edit::{Edit, Place, each, snake},
+        edit::{Edit, EditKind, each, snake},
         tree::Tree,
     },
 };
@@ -169,7 +169,7 @@ impl<'t, 'a> Wanted<'t, 'a> {
         let own = own.map(|(path, value)| Edit {
             path,
             value: value.to_string(),
-            place: Place::Anywhere,
+            kind: EditKind::Set,
         });
         off.into_iter().chain(own).collect()
     }
@@ -194,7 +194,7 @@ impl<'t, 'a> Wanted<'t, 'a> {
                 changed.push(Edit {
                     path: path.clone(),
                     value: member.form.value(self.word, known),
-                    place: Place::There,
+                    kind: EditKind::Replace,
                 });
             }
         }
@@ -245,7 +245,7 @@ impl<'t, 'a> Wanted<'t, 'a> {
 fn keep_apart(apart: &[&str], edits: &mut Vec<Edit>) {
     let first = |edit: &Edit| edit.path.first().cloned().unwrap_or_default();
     let is_apart = |name: &str| apart.contains(&name);
-    let made = edits.iter().filter(|edit| edit.place == Place::Anywhere);
+    let made = edits.iter().filter(|edit| edit.kind == EditKind::Set);
     let mut said = made.chain(edits.iter()).map(first);
     let Some(said) = said.find(|name| is_apart(name)) else {
         return;
@@ -258,7 +258,7 @@ fn keep_apart(apart: &[&str], edits: &mut Vec<Edit>) {
     edits.extend(others.map(|name| Edit {
         path: vec![(*name).to_owned()],
         value: String::new(),
-        place: Place::Nowhere,
+        kind: EditKind::Remove,
     }));
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     dialect::{
-        neutral::{BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, InTurn, Progress, Usage},
+        neutral::{BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, InTurn, Progress, Tokens},
         parts::AnswerReader,
     },
     text::tree::{Json, Text, Tree},
@@ -19,7 +19,7 @@ pub(super) struct Reader {
     /// The arguments of the call that is open.
     arguments: Progress,
     has_called: bool,
-    usage: Usage,
+    usage: Tokens,
     /// The kind of end that it has told: this one and the next two.
     refused: bool,
     cut: bool,
@@ -83,10 +83,10 @@ impl Reader {
         }
         if let Some(usage) = chunk.get("usage") {
             let count = |name| usage.get(name).and_then(Json::whole);
-            self.usage.update(Usage {
+            self.usage.update(Tokens {
                 input: count("prompt_tokens"),
                 output: count("completion_tokens"),
-                ..Usage::default()
+                ..Tokens::default()
             });
         }
         // Text ends a call, so what belongs to that call comes before it.

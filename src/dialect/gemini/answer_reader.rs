@@ -2,7 +2,7 @@
 
 use crate::{
     dialect::{
-        neutral::{BlockKind, Event, Failure, Finish, InTurn, Usage},
+        neutral::{BlockKind, Event, Failure, Finish, InTurn, Tokens},
         parts::AnswerReader,
     },
     hash::hash64,
@@ -212,7 +212,7 @@ fn finish(reason: &str) -> Option<Finish> {
     })
 }
 
-fn usage_of(usage: Json<'_, '_>) -> Usage {
+fn usage_of(usage: Json<'_, '_>) -> Tokens {
     let count = |name| usage.get(name).and_then(Json::whole);
     let (cached, thoughts) = (
         count("cachedContentTokenCount"),
@@ -224,7 +224,7 @@ fn usage_of(usage: Json<'_, '_>) -> Usage {
     let output = said
         .unwrap_or_default()
         .saturating_add(thoughts.unwrap_or_default());
-    Usage {
+    Tokens {
         input: prompt.map(|prompt| prompt.saturating_sub(cached.unwrap_or_default())),
         cache_read: cached,
         cache_write: None,

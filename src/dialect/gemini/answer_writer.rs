@@ -10,7 +10,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use super::status_word;
 use crate::{
     dialect::{
-        neutral::{BlockKind, Event, Failure, Finish, Folded, Usage, functions::is_object, is_cut},
+        neutral::{
+            BlockKind, Event, Failure, Finish, Folded, Tokens, functions::is_object, is_cut,
+        },
         parts::{About, AnswerWriter},
     },
     text::out::Out,
@@ -30,7 +32,7 @@ pub(super) struct Writer {
     /// object, or they follow one of that kind.
     ended: Vec<(BlockKind, String)>,
     parts: Parts,
-    usage: Usage,
+    usage: Tokens,
     finish: Option<Finish>,
     /// The first element of a list was written.
     has_begun: bool,
@@ -290,8 +292,8 @@ fn word(finish: &Finish) -> &'static str {
 }
 
 /// The tokens, if any were told.
-fn write_usage(out: &mut Out, usage: &Usage) {
-    if *usage == Usage::default() {
+fn write_usage(out: &mut Out, usage: &Tokens) {
+    if *usage == Tokens::default() {
         return;
     }
     let (prompt, output) = (usage.prompt(), usage.output.unwrap_or_default());

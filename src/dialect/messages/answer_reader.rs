@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::SIGNED;
 use crate::{
     dialect::{
-        neutral::{BlockKind, Event, Failure, Finish, Usage},
+        neutral::{BlockKind, Event, Failure, Finish, Tokens},
         parts::AnswerReader,
     },
     text::tree::{Json, Text, Tree},
@@ -23,7 +23,7 @@ pub struct Reader {
     /// The blocks that are open, by their index. Those of the platform's own tools are none.
     blocks: BTreeMap<u64, Open>,
     called: bool,
-    usage: Usage,
+    usage: Tokens,
     finish: Option<Finish>,
 }
 
@@ -269,7 +269,7 @@ impl Reader {
             count("cache_creation_input_tokens"),
         );
         let cached = read.unwrap_or_default() > 0 || write.unwrap_or_default() > 0;
-        self.usage.update(Usage {
+        self.usage.update(Tokens {
             // Some servers know the prompt at the beginning and say 0 at the end.
             input: count("input_tokens").filter(|input| *input > 0 || cached),
             cache_read: read,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use crate::{
     dialect::{
         neutral::{
-            BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, Folded, FoldedBlock, Usage,
+            BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, Folded, FoldedBlock, Tokens,
             functions::is_object,
         },
         parts::{About, AnswerWriter},
@@ -28,7 +28,7 @@ pub(super) struct Writer {
     current: Option<u32>,
     index: u64,
     waiting: usize,
-    usage: Usage,
+    usage: Tokens,
     finish: Option<Finish>,
     failed: bool,
 }
@@ -125,7 +125,7 @@ impl AnswerWriter for Writer {
                         out.name("content").list(|_| {});
                         out.name("stop_reason").null();
                         out.name("stop_sequence").null();
-                        write_usage(out, &Usage::default());
+                        write_usage(out, &Tokens::default());
                     });
                 });
                 sse::write_event(bytes, "message_start", &out.into_bytes());
@@ -333,7 +333,7 @@ fn write_finish(out: &mut Out, finish: &Finish) {
     }
 }
 
-fn write_usage(out: &mut Out, usage: &Usage) {
+fn write_usage(out: &mut Out, usage: &Tokens) {
     out.name("usage").object(|out| {
         for (name, count) in [
             ("input_tokens", usage.input),

@@ -39,7 +39,7 @@ pub enum Event {
         block: u32,
     },
     /// Tokens, as far as they are told; what comes later counts.
-    Usage(Usage),
+    Usage(Tokens),
     /// The answer ends for this reason.
     Finish(Finish),
     /// The answer fails.
@@ -70,7 +70,7 @@ pub enum BlockKind {
 
 /// Tokens. A number that was not told is none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
+pub struct Tokens {
     /// The tokens of the prompt, without those that a cache was involved in.
     pub input: Option<u64>,
     /// Read from the platform's cache.
@@ -106,9 +106,9 @@ impl BlockKind {
     }
 }
 
-// === impl Usage ===
+// === impl Tokens ===
 
-impl Usage {
+impl Tokens {
     /// The whole prompt.
     pub fn prompt(&self) -> u64 {
         let parts = [self.input, self.cache_read, self.cache_write];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{BlockKind, Event, Failure, Finish, Usage, functions::is_object};
+use super::{BlockKind, Event, Failure, Finish, Tokens, functions::is_object};
 
 /// An answer that is whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,7 +14,7 @@ pub struct Folded {
     /// The blocks, in the order in which they began.
     pub blocks: Vec<FoldedBlock>,
     /// The tokens that it took.
-    pub usage: Usage,
+    pub usage: Tokens,
     /// The reason for its end.
     pub finish: Finish,
 }
@@ -40,7 +40,7 @@ impl Folded {
     pub fn of(events: &[Event]) -> Result<Self, Failure> {
         let (mut id, mut model) = (String::new(), String::new());
         let mut blocks: BTreeMap<u32, FoldedBlock> = BTreeMap::new();
-        let (mut usage, mut finish) = (Usage::default(), None);
+        let (mut usage, mut finish) = (Tokens::default(), None);
         for event in events {
             match event {
                 Event::Start {

@@ -22,7 +22,7 @@ pub mod read;
 mod request;
 
 pub use self::{
-    event::{BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, Usage},
+    event::{BlockKind, CONTEXT_LENGTH, Event, Failure, Finish, Tokens},
     folded::{Folded, FoldedBlock, is_cut},
     freeform::Unwrapping,
     in_turn::InTurn,

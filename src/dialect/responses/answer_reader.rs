@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     dialect::{
-        neutral::{BlockKind, Event, Failure, Finish, Usage},
+        neutral::{BlockKind, Event, Failure, Finish, Tokens},
         parts::AnswerReader,
     },
     text::tree::{Json, Text, Tree},
@@ -366,7 +366,7 @@ fn call_of(item: Json<'_, '_>) -> Option<BlockKind> {
     })
 }
 
-fn usage_of(usage: Json<'_, '_>) -> Usage {
+fn usage_of(usage: Json<'_, '_>) -> Tokens {
     let detail = |details: &str, name: &str| usage.get(details)?.get(name)?.whole();
     let (read, write) = (
         detail("input_tokens_details", "cached_tokens"),
@@ -376,7 +376,7 @@ fn usage_of(usage: Json<'_, '_>) -> Usage {
         .unwrap_or_default()
         .saturating_add(write.unwrap_or_default());
     let whole = usage.get("input_tokens").and_then(Json::whole);
-    Usage {
+    Tokens {
         input: whole.map(|whole| whole.saturating_sub(cached)),
         cache_read: read,
         cache_write: write,

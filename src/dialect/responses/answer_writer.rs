@@ -9,7 +9,7 @@ use super::item::{Block, Item, write_logprobs, write_part, write_place};
 use crate::{
     dialect::{
         chat::{openai_code, openai_failure},
-        neutral::{BlockKind, Event, Failure, Finish, Usage},
+        neutral::{BlockKind, Event, Failure, Finish, Tokens},
         parts::{About, AnswerWriter},
         translation::MAX_ANSWER_BYTES,
     },
@@ -39,7 +39,7 @@ pub(super) struct Writer {
     items: u64,
     /// The items that have ended, as JSON, with commas between.
     output: String,
-    usage: Option<Usage>,
+    usage: Option<Tokens>,
     finish: Option<Finish>,
     started: bool,
     refused: bool,
@@ -376,7 +376,7 @@ impl AnswerWriter for Writer {
     }
 }
 
-fn write_usage(out: &mut Out, usage: &Usage) {
+fn write_usage(out: &mut Out, usage: &Tokens) {
     let (input, output) = (usage.prompt(), usage.output.unwrap_or_default());
     out.name("usage").object(|out| {
         out.name("input_tokens").number(input);

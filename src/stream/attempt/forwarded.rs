@@ -8,14 +8,14 @@ use crate::{
         made::MadeReader,
     },
     host::{Host, Side, Stream},
-    request::record::Record,
+    request::record::RequestRecord,
     worker::Worker,
 };
 
 /// An answer that goes on to the caller.
 #[derive(Debug)]
 pub(super) struct Forwarded {
-    record: Record,
+    record: RequestRecord,
     /// The answer is no error.
     good: bool,
     /// The reader of it; none for an error, and for what is not read.
@@ -42,7 +42,7 @@ impl Forwarded {
     /// The answer to `sent`, which has this `record`. `answer`: the reader that has read it ahead, where one has.
     pub(super) fn of(
         sent: &Sent,
-        record: Record,
+        record: RequestRecord,
         good: bool,
         translated: Option<Answer>,
         answer: Option<Forwarding>,
@@ -123,7 +123,7 @@ impl Forwarded {
         charged: u64,
         sent: &Sent,
         worker: &mut Worker<H>,
-    ) -> Record {
+    ) -> RequestRecord {
         let mut record = self.record;
         match self.answer {
             Some(answer) => {

@@ -29,13 +29,13 @@ fn of_key(key: &str, number: u64) -> Carried {
     Carried::decode(text.as_bytes()).unwrap()
 }
 
-fn record(number: u64) -> Record {
+fn record(number: u64) -> RequestRecord {
     let platform = Id::try_from("openai").unwrap();
-    Record::of_attempt(&of_key("k", number), &platform)
+    RequestRecord::of_attempt(&of_key("k", number), &platform)
 }
 
-fn refused(key: &str, error: &'static str, number: u64) -> Record {
-    Record::of_request(&of_key(key, number)).answered(429, Reason::known(error), 9)
+fn refused(key: &str, error: &'static str, number: u64) -> RequestRecord {
+    RequestRecord::of_request(&of_key(key, number)).answered(429, Reason::known(error), 9)
 }
 
 /// Of each record its id and for how many requests it stands.

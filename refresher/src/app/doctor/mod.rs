@@ -59,7 +59,7 @@ pub struct Facts {
     /// The running `serve`.
     pub daemon: Daemon,
     /// The facts of the state; none where it cannot be opened.
-    pub state: Option<State>,
+    pub state: Option<OpenState>,
     /// Envoy's account of itself; none where its admin interface does not answer.
     pub envoy: Option<Admin>,
     /// The database was put back from an older copy, and nothing has been done about it yet.
@@ -101,7 +101,7 @@ pub struct Daemon {
 
 /// Facts of an open state.
 #[derive(Debug)]
-pub struct State {
+pub struct OpenState {
     /// Accounts, pools and Envoys.
     pub overview: Overview,
     /// The client keys.
@@ -221,7 +221,7 @@ async fn look(app: &App, scope: Scope, facts: &mut Facts) -> super::Result<()> {
         facts.hosts = hosts::ask(app, &overview.accounts).await;
     }
     let keys = keys::list(app).await?;
-    facts.state = Some(State { overview, keys });
+    facts.state = Some(OpenState { overview, keys });
     Ok(())
 }
 

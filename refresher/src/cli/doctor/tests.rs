@@ -9,7 +9,7 @@ use super::checks::CHECKS;
 use super::*;
 use crate::app;
 use crate::app::doctor::{
-    Admin, ClustersRead, Daemon, Gateway, Host, SocketState, Space, State, Unread,
+    Admin, ClustersRead, Daemon, Gateway, Host, OpenState, SocketState, Space, Unread,
 };
 use crate::app::keys::{KeyView, State as KeyState};
 use crate::app::limits::Limits;
@@ -150,7 +150,7 @@ fn well() -> Facts {
             socket: SocketState::There { mode: 0o600 },
             answers: true,
         },
-        state: Some(State {
+        state: Some(OpenState {
             overview,
             keys: vec![key("laptop", "default")],
         }),
@@ -188,7 +188,7 @@ fn well() -> Facts {
 }
 
 /// The state of these facts, to be changed.
-fn state(facts: &mut Facts) -> &mut State {
+fn state(facts: &mut Facts) -> &mut OpenState {
     facts.state.as_mut().unwrap()
 }
 

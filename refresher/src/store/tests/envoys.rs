@@ -22,7 +22,7 @@ fn batch(number: u128) -> BatchId {
     BatchId::parse(&format!("{number:032x}")).unwrap()
 }
 
-fn record(count: u32) -> latchkey::request::record::Record {
+fn record(count: u32) -> latchkey::request::record::RequestRecord {
     serde_json::from_value(json!({
         "at": NOW.0, "key": "key_1", "pool": "default", "dialect": "chat", "status": 429, "attempts": 1,
         "duration_ms": 9, "completeness": "whole", "count": count,

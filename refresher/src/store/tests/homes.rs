@@ -2,13 +2,13 @@
 
 use latchkey::home::ThingHash;
 use latchkey::id::Id;
-use latchkey::request::record::Record;
+use latchkey::request::record::RequestRecord;
 use serde_json::json;
 
 use super::*;
 use crate::store::Home;
 
-fn record(key: &str, account: &str, ids: &[&str], until: i64) -> Record {
+fn record(key: &str, account: &str, ids: &[&str], until: i64) -> RequestRecord {
     let made = ids
         .iter()
         .map(|id| json!({"thing": ThingHash::of(id).to_string(), "until": until}));
@@ -19,7 +19,7 @@ fn record(key: &str, account: &str, ids: &[&str], until: i64) -> Record {
     .unwrap()
 }
 
-async fn take(store: &Store, number: u32, records: &[Record]) {
+async fn take(store: &Store, number: u32, records: &[RequestRecord]) {
     let batch = BatchId::parse(&format!("{number:032x}")).unwrap();
     store.take_records(batch, records, None, NOW).await.unwrap();
 }

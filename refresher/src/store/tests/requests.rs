@@ -1,6 +1,6 @@
 //! The use of requests is counted once, summed up right, and goes when its time has come.
 
-use latchkey::request::record::Record as Request;
+use latchkey::request::record::RequestRecord as Request;
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::dialect::{
     accent::Accent,
-    neutral::{CONTEXT_LENGTH, Finish, Usage},
+    neutral::{CONTEXT_LENGTH, Finish, Tokens},
 };
 
 /// The request that one of `chat` becomes, and what is left out.
@@ -230,10 +230,10 @@ fn a_call_comes_behind_what_was_thought_and_may_come_in_pieces() {
         name: "f".to_owned(),
         raw: false,
     };
-    let usage = Usage {
+    let usage = Tokens {
         input: Some(3),
         output: Some(7),
-        ..Usage::default()
+        ..Tokens::default()
     };
     let expected = [
         Event::Start {

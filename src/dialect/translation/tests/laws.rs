@@ -8,7 +8,7 @@ use super::{
 };
 use crate::dialect::{
     grammar::meaning::{Meaning, read_back, told},
-    neutral::{Finish, Usage},
+    neutral::{Finish, Tokens},
 };
 
 const PATH: &str = "/v1beta/models/asked:streamGenerateContent?alt=sse";
@@ -348,7 +348,7 @@ fn answer() -> impl Strategy<Value = Vec<Event>> {
         let rest = waiting.into_iter();
         events.extend(rest.flat_map(|steps| steps.into_iter().rev()));
         let [input, read, write, said, thought] = usage;
-        events.push(Event::Usage(Usage {
+        events.push(Event::Usage(Tokens {
             input: Some(input),
             cache_read: Some(read),
             cache_write: Some(write),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::dialect::{
     grammar::responses as grammar,
-    neutral::{Finish, Usage},
+    neutral::{Finish, Tokens},
 };
 
 const RESPONSES: Dialect = Dialect::Responses;
@@ -268,11 +268,11 @@ fn call(name: &str, raw: bool) -> BlockKind {
 }
 
 fn ended(finish: Finish) -> [Event; 3] {
-    let usage = Usage {
+    let usage = Tokens {
         input: Some(6),
         cache_read: Some(4),
         output: Some(3),
-        ..Usage::default()
+        ..Tokens::default()
     };
     [Event::Finish(finish), Event::Usage(usage), Event::End]
 }

@@ -11,7 +11,7 @@ use crate::{
     request::carried::Carried,
     snapshot::{Account, Endpoint},
     text::{
-        edit::{Edit, Place, edited},
+        edit::{Edit, EditKind, edited},
         tree::{MAX_DEPTH, MAX_VALUES, Tree, Unread},
     },
 };
@@ -65,7 +65,7 @@ impl Sent {
                 path: vec!["model".to_owned()],
                 // In visible ASCII.
                 value: serde_json::Value::from(model.as_str()).to_string(),
-                place: Place::Text,
+                kind: EditKind::ReplaceText,
             }));
             if let Some(demanded) = &self.demanded {
                 edits.extend(demanded.edits(self.dialect, tree)?);
@@ -128,9 +128,9 @@ impl Demanded {
         };
         let mut edits = self.demands.edits(dialect, platform, body)?;
         if self.only_said {
-            edits.retain(|edit| edit.place != Place::Nowhere);
+            edits.retain(|edit| edit.kind != EditKind::Remove);
             for edit in &mut edits {
-                edit.place = Place::There;
+                edit.kind = EditKind::Replace;
             }
         }
         Some(edits)

@@ -7,7 +7,7 @@ use super::super::Severity::{Broken, Note, Wrong};
 use super::{finding, only};
 use crate::advice::{Door, RESTART, cure, shell_word};
 use crate::app::Error;
-use crate::app::doctor::{Facts, Gateway, SocketState, Space, State, Unread};
+use crate::app::doctor::{Facts, Gateway, OpenState, SocketState, Space, Unread};
 use crate::envoy::filter_file::Found;
 use crate::fault::Fault;
 use crate::progress::EnvoyView;
@@ -317,7 +317,7 @@ fn beginning(sum: &str) -> &str {
 }
 
 /// True where an Envoy polls.
-fn polls(state: &State) -> bool {
+fn polls(state: &OpenState) -> bool {
     let mut envoys = state.overview.envoys.iter();
     envoys.any(|envoy| envoy.gone_seconds.is_none())
 }
@@ -379,7 +379,7 @@ pub(super) fn escape(facts: &Facts) -> Vec<Finding> {
 }
 
 pub(super) fn envoys(facts: &Facts) -> Vec<Finding> {
-    let Some(State { overview, .. }) = &facts.state else {
+    let Some(OpenState { overview, .. }) = &facts.state else {
         return Vec::new();
     };
     // A new one that took its place may have its node's name, before it ended as well.

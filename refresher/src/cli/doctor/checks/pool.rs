@@ -7,7 +7,7 @@ use crate::advice::{
     Door, RESTART, browser_elsewhere, check_command, cure, later_end_command, login_cure,
     shell_word,
 };
-use crate::app::doctor::{Facts, State};
+use crate::app::doctor::{Facts, OpenState};
 use crate::app::keys::{KeyView, State as KeyState};
 use crate::app::status::AccountView;
 use crate::cli::status::{failing, later_end, spent, state as word_of, stuck};
@@ -22,7 +22,7 @@ use crate::store::Pool;
 const MOST_NAMES: usize = 6;
 
 pub(super) fn accounts(facts: &Facts) -> Vec<Finding> {
-    let Some(State { overview, .. }) = &facts.state else {
+    let Some(OpenState { overview, .. }) = &facts.state else {
         return Vec::new();
     };
     if overview.accounts.is_empty() {
@@ -164,7 +164,7 @@ fn at(time: Option<i64>) -> String {
 
 /// Ends that are near.
 pub(super) fn ends(facts: &Facts) -> Vec<Finding> {
-    let Some(State { overview, keys }) = &facts.state else {
+    let Some(OpenState { overview, keys }) = &facts.state else {
         return Vec::new();
     };
     let of_account = |view: &AccountView| {
@@ -206,7 +206,7 @@ fn is_in_use(key: &KeyView) -> bool {
 
 /// Keys that nobody serves.
 pub(super) fn keys(facts: &Facts) -> Vec<Finding> {
-    let Some(State { overview, keys }) = &facts.state else {
+    let Some(OpenState { overview, keys }) = &facts.state else {
         return Vec::new();
     };
     if !keys.iter().any(is_in_use) {
