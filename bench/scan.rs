@@ -346,7 +346,8 @@ fn print_translations() {
         bytes: MAX_REQUEST_BYTES,
         values: MAX_VALUES,
     };
-    for caller in Dialect::OF_BOTH {
+    let callers = Dialect::OF_CALLERS.into_iter();
+    for caller in callers.filter(|one| one.is_of_platforms()) {
         for (name, body) in dear::requests(caller, most) {
             let cell = |platform: Dialect| {
                 if !caller.is_translated_to(platform) {

@@ -1,7 +1,7 @@
 //! The things that the targets have in common: the way to make a case of bytes, and platforms to try it on.
 
 use latchkey::{
-    dialect::Dialect,
+    dialect::{Dialect, grammar},
     snapshot::{Account, Platform, Record},
     verdict::{Rule, quota::Windows},
 };
@@ -55,7 +55,7 @@ pub fn byte(data: &mut &[u8]) -> u8 {
 
 /// A dialect by number.
 pub fn dialect(number: u8) -> Dialect {
-    let all = Dialect::OF_BOTH;
+    let all: Vec<Dialect> = grammar::of_both().collect();
     all[usize::from(number) % all.len()]
 }
 

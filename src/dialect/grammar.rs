@@ -23,6 +23,12 @@ use serde_json::{Value, json};
 
 use crate::dialect::Dialect;
 
+/// Lists the dialects that both callers and platforms speak.
+pub fn of_both() -> impl Iterator<Item = Dialect> {
+    let callers = Dialect::OF_CALLERS.into_iter();
+    callers.filter(|one| one.is_of_platforms())
+}
+
 /// Reads a stream of a dialect; tells if it ended well, rather than with a failure.
 pub fn read(dialect: Dialect, stream: &str, as_list: bool) -> bool {
     match dialect {

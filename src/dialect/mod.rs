@@ -59,9 +59,6 @@ pub enum Dialect {
 // === impl Dialect ===
 
 impl Dialect {
-    /// Every dialect that both callers and platforms speak.
-    pub const OF_BOTH: [Self; 4] = [Self::Chat, Self::Responses, Self::Messages, Self::Gemini];
-
     /// Every dialect that platforms speak.
     pub const OF_PLATFORMS: [Self; 5] = [
         Self::Chat,

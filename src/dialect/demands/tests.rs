@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    dialect::{Target, translation},
+    dialect::{Target, grammar, translation},
     text::edit::edited,
 };
 
@@ -698,7 +698,7 @@ proptest! {
     fn a_bound_holds_and_holds_once(
         body in bodies(),
         most in prop::sample::select(EffortWord::ALL.to_vec()),
-        dialect in prop::sample::select(Dialect::OF_BOTH.to_vec()),
+        dialect in prop::sample::select(grammar::of_both().collect::<Vec<_>>()),
     ) {
         let demanded = format!("most:{}", most.as_str());
         let once = made(dialect, &demanded, &Accent::default(), &body.to_string());

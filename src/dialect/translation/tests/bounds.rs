@@ -37,8 +37,8 @@ fn with_tools(caller: Dialect, count: usize) -> Value {
 
 #[test]
 fn a_request_has_so_many_tools_and_no_more() {
-    for caller in Dialect::OF_BOTH {
-        for platform in Dialect::OF_BOTH {
+    for caller in grammar::of_both() {
+        for platform in grammar::of_both() {
             if platform == caller {
                 continue;
             }

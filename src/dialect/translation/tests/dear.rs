@@ -157,7 +157,7 @@ fn the_longest_session_is_far_from_every_bound() {
         .collect();
     let tools: Vec<_> = (0..128).map(tool).collect();
     let chat = json!({"model": "m", "messages": turns, "tools": tools}).to_string();
-    for caller in Dialect::OF_BOTH {
+    for caller in grammar::of_both() {
         let to = Target {
             asked_at: ASKED_AT,
             ..target()

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    grammar::{elements, said_in_gemini as said},
+    grammar::{elements, of_both, said_in_gemini as said},
     *,
 };
 use crate::dialect::neutral::Finish;
@@ -476,7 +476,7 @@ proptest! {
 fn a_call_that_is_not_the_models_is_refused() {
     let call = json!({"functionCall": {"name": "now", "args": {}}});
     let body = json!({"contents": [{"parts": [{"text": "Hi"}, call]}]}).to_string();
-    for platform in Dialect::OF_BOTH {
+    for platform in of_both() {
         let refused = Dialect::Gemini.translate_request(platform, body.as_bytes(), &target(), 0);
         let why = refused.unwrap_err().why;
         assert_eq!(

@@ -14,9 +14,7 @@ use crate::dialect::{
 const PATH: &str = "/v1beta/models/asked:streamGenerateContent?alt=sse";
 
 fn others(one: Dialect) -> impl Iterator<Item = Dialect> {
-    Dialect::OF_BOTH
-        .into_iter()
-        .filter(move |other| *other != one)
+    grammar::of_both().filter(move |other| *other != one)
 }
 
 /// The answer of a platform that comes in pieces, for a caller.
@@ -366,7 +364,7 @@ proptest! {
     #[test]
     fn an_answer_says_the_same_in_every_dialect(events in answer(), as_list: bool) {
         let expected = Meaning::of(&events).unwrap();
-        for dialect in Dialect::OF_BOTH {
+        for dialect in grammar::of_both() {
             let parts = dialect.format().parts();
             let as_list = as_list && dialect == Dialect::Gemini;
             let about = About { wants_usage: true, as_list, ..About::default() };
@@ -391,7 +389,7 @@ proptest! {
         let mut events = events;
         events.truncate(at.index(events.len() - 1));
         events.push(Event::Fail(Failure::grammar("so")));
-        for dialect in Dialect::OF_BOTH {
+        for dialect in grammar::of_both() {
             let as_list = as_list && dialect == Dialect::Gemini;
             let about = About { as_list, ..About::default() };
             let mut writer = dialect.format().parts().write_answer.unwrap()(about);
@@ -466,10 +464,10 @@ proptest! {
             from.translate_request(to, body, &asked_at(to, PATH), 0).unwrap().body
         };
         let expected = told(Dialect::Chat, &to(Dialect::Chat, Dialect::Chat, chat.as_bytes())).unwrap();
-        for caller in Dialect::OF_BOTH {
+        for caller in grammar::of_both() {
             let body = to(Dialect::Chat, caller, chat.as_bytes());
             prop_assert_eq!(&told(caller, &body).unwrap(), &expected, "{:?}", caller);
-            for platform in Dialect::OF_BOTH {
+            for platform in grammar::of_both() {
                 let there = to(caller, platform, &body);
                 let back = to(platform, caller, &there);
                 prop_assert_eq!(&told(caller, &back).unwrap(), &expected, "{:?} {:?}", caller, platform);

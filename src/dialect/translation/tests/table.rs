@@ -246,7 +246,8 @@ pub(super) fn translation_of(
 
 #[test]
 fn answers_become_what_the_golden_files_say() {
-    hold("answers", &Dialect::OF_BOTH, 16, |input, caller| {
+    let both: Vec<Dialect> = grammar::of_both().collect();
+    hold("answers", &both, 16, |input, caller| {
         let is_stream = input.about == "stream";
         let mut translation = translation_of(input.dialect, caller, is_stream);
         if let Ok(status) = input.about.parse() {
@@ -282,10 +283,7 @@ fn a_stream_and_a_whole_answer_say_the_same() {
             let (Some(stream), Some(whole)) = (of("stream"), of("whole")) else {
                 continue;
             };
-            for caller in Dialect::OF_BOTH
-                .into_iter()
-                .filter(|other| *other != platform)
-            {
+            for caller in grammar::of_both().filter(|other| *other != platform) {
                 let [of_stream, of_whole] = [stream, whole].map(|input| {
                     let mut translation = translation_of(platform, caller, false);
                     match translation.on_body(input.text.as_bytes(), true) {
