@@ -54,9 +54,8 @@ fn texts(source: &Path) -> BTreeMap<String, String> {
     files
 }
 
-/// Words that begin a question or a condition, that stand for a subject which is not named, or that name no act of code. A doc
-/// comment begins
-/// with a verb or a noun.
+/// Words that begin a question or a condition, that stand for a subject which is not named, or that name no act of
+/// code. A doc comment begins with a verb or a noun.
 const ASKS: [&str; 16] = [
     "Whether", "What", "How", "Who", "Whose", "Which", "Why", "When", "Where", "If", "Whatever",
     "It", "They", "That", "Those", "Tells",
