@@ -150,15 +150,8 @@ pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Added> {
     let vars = BTreeMap::new();
     require_vars(profile, &vars)?;
     let base_url = checked_base_url(profile, new.base_url).await?;
-    // Nobody knows the keys of another place than the platform's own.
-    let anything = KeyForm::default();
-    let form = match &base_url {
-        Some(_) => &anything,
-        None => &profile.api_keys,
-    };
     let given = new.key.expose_secret();
-    let key = app.catalog.api_key(profile, form, given);
-    let key = key.map_err(|refused| not_a_key(refused, new.name))?;
+    let key = key_of(app, profile, base_url.as_ref(), given, new.name)?;
     let was_packed = given.trim() != key.expose_secret();
     let mut twins = app.store.holders_of(&profile.id, &key).await?;
     twins.retain(|name| name != new.name);
@@ -211,8 +204,25 @@ pub(super) fn credential_of(
     Ok((Credential::Signed(signed), Some(end)))
 }
 
+/// The key in a text, for the account of that name. Nobody knows the keys of another place than the platform's own.
+pub(super) fn key_of(
+    app: &App,
+    profile: &Profile,
+    base_url: Option<&BaseUrl>,
+    given: &str,
+    name: &str,
+) -> Result<SecretString> {
+    let anything = KeyForm::default();
+    let form = match base_url {
+        Some(_) => &anything,
+        None => &profile.api_keys,
+    };
+    let key = app.catalog.api_key(profile, form, given);
+    key.map_err(|refused| not_a_key(refused, name))
+}
+
 /// The error of a text that is no key for the account of that name.
-pub(super) fn not_a_key(refused: NotAKey, account: &str) -> Error {
+fn not_a_key(refused: NotAKey, account: &str) -> Error {
     let fault = match &refused {
         NotAKey::Foreign { id, .. } => Fault::ForeignKey {
             account: account.to_owned(),

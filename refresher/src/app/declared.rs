@@ -13,7 +13,7 @@ use ring::digest::{Context, SHA256};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::accounts::{credential_of, not_a_key, own_base_url, platform_of_key};
+use super::accounts::{credential_of, key_of, own_base_url, platform_of_key};
 use super::{App, Caller, Error, Result};
 use crate::advice;
 use crate::config::accounts::{Declared, Secrets};
@@ -22,7 +22,7 @@ use crate::egress::Proxy;
 use crate::fault::Fault;
 use crate::id::{AccountId, hex};
 use crate::oauth::exchange::require_vars;
-use crate::platform::{KeyForm, Profile};
+use crate::platform::Profile;
 use crate::store::{Account, AccountChanges, Member, NewAccount, Saved, Status, Terms};
 
 /// The reason of an account that is out of use.
@@ -271,14 +271,8 @@ async fn renew(
     let (credential, end) = match secrets {
         Values::Key(key) => {
             platform_of_key(app, &declared.platform, &declared.name)?;
-            let anything = KeyForm::default();
-            let form = if base_url.is_some() {
-                &anything
-            } else {
-                &profile.api_keys
-            };
-            let key = app.catalog.api_key(profile, form, key.expose_secret());
-            let key = key.map_err(|refused| not_a_key(refused, &declared.name))?;
+            let (given, name) = (key.expose_secret(), &declared.name);
+            let key = key_of(app, profile, base_url.as_ref(), given, name)?;
             credential_of(profile, key, now)?
         }
         Values::Client {

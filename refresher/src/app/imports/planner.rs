@@ -6,7 +6,7 @@ use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::super::accounts::{credential_of, not_a_key, own_base_url, platform_of_key};
+use super::super::accounts::{credential_of, key_of, own_base_url, platform_of_key};
 use super::super::{App, Error, Result};
 use super::files::{fault, place};
 use super::{Becomes, Files, Kind, Line, Plan, Planned};
@@ -18,8 +18,8 @@ use crate::login::import::template::Template;
 use crate::login::import::{self, Entry, Form, Imported};
 use crate::oauth::claims::{EMAIL, IDENTITY, is_same_account};
 use crate::oauth::exchange::{Granted, require_vars};
+use crate::platform::Profile;
 use crate::platform::flow::Import;
-use crate::platform::{KeyForm, Profile};
 use crate::store::Known;
 use crate::variable;
 
@@ -315,14 +315,9 @@ impl<'a> Planner<'a> {
     ) -> Result<(Planned, Kind)> {
         require_vars(profile, &BTreeMap::new())?;
         let base_url = own_base_url(profile, entry.base_url.as_deref())?;
-        let anything = KeyForm::default();
-        let form = match &base_url {
-            Some(_) => &anything,
-            None => &profile.api_keys,
-        };
         let asked = self.files.name.or(entry.name.as_deref());
-        let key = self.app.catalog.api_key(profile, form, key.expose_secret());
-        let key = key.map_err(|refused| not_a_key(refused, asked.unwrap_or(&profile.id)))?;
+        let (given, called) = (key.expose_secret(), asked.unwrap_or(&profile.id));
+        let key = key_of(self.app, profile, base_url.as_ref(), given, called)?;
         let (name, renew) = self.name_of_key(profile, asked)?;
         let (credential, credential_expires_at) =
             credential_of(profile, key.clone(), self.app.now())?;
