@@ -39,16 +39,13 @@ impl AnswerReader for Reader {
         }
         match Tree::read(data) {
             Ok(tree) => self.chunk(tree.root(), events),
-            Err(_) => self.fail(
-                Failure::grammar("an event of the platform is no JSON"),
-                events,
-            ),
+            Err(_) => self.fail(Failure::event_is_no_json(), events),
         }
     }
 
     fn on_whole(&mut self, body: &[u8], events: &mut Vec<Event>) {
         let Ok(tree) = Tree::read(body) else {
-            return self.fail(Failure::grammar("the platform's answer is no JSON"), events);
+            return self.fail(Failure::answer_is_no_json(), events);
         };
         self.chunk(tree.root(), events);
         if self.ended {
@@ -67,9 +64,7 @@ impl AnswerReader for Reader {
         match (self.ended, &self.finish) {
             (true, _) => {}
             (false, Some(_)) => self.end(events),
-            (false, None) => {
-                self.fail(Failure::grammar("the platform's stream broke off"), events);
-            }
+            (false, None) => self.fail(Failure::stream_broke_off(), events),
         }
     }
 

@@ -3,13 +3,13 @@
 use super::{EXTRA, MAKER, SIGNATURE};
 use crate::{
     dialect::neutral::read::{
-        self, Read, add_tool, as_text, expect, foreign, media, media_by_url, missing, name, object,
-        optional_flag, optional_list, optional_number, optional_text, optional_whole, text,
-        tool_name, wrong,
+        self, Read, add_tool, as_text, audio, expect, file_elsewhere, foreign, foreign_content,
+        media, media_by_url, missing, name, object, optional_flag, optional_list, optional_number,
+        optional_text, optional_whole, text, tool_name, wrong,
     },
     dialect::neutral::{
-        Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Refused,
-        Request, Role, Sampling, Source, Tool, ToolInput, ToolResult, Turn,
+        Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Request, Role,
+        Sampling, Tool, ToolInput, ToolResult, Turn,
     },
     text::tree::{Json, JsonKind, Text, Tree},
 };
@@ -336,16 +336,11 @@ fn part<'a>(part: Json<'_, 'a>) -> Read<Block<'a>> {
                 ..media(MediaKind::Image, media_by_url(url, MediaKind::Image)?)
             })
         }
-        "input_audio" => {
-            let audio = within("input_audio")?;
-            let mime = Text::made(format!("audio/{}", text(audio, "format")?.plain()));
-            let base64 = text(audio, "data")?;
-            Block::Media(media(MediaKind::Audio, Source::Data { mime, base64 }))
-        }
+        "input_audio" => Block::Media(audio(part)?),
         "file" => {
             let file = within("file")?;
             let Some(data) = file.get("file_data") else {
-                return Err(foreign_file(file));
+                return Err(file_elsewhere(file, "file_data"));
             };
             Block::Media(Media {
                 name: optional_text(file, "filename")?,
@@ -355,19 +350,6 @@ fn part<'a>(part: Json<'_, 'a>) -> Read<Block<'a>> {
                 )
             })
         }
-        _ => {
-            let why = "this kind of content is not available here";
-            return Err(foreign(part.get("type").unwrap_or(part), why));
-        }
+        _ => return Err(foreign_content(part.get("type").unwrap_or(part))),
     })
-}
-
-fn foreign_file(file: Json<'_, '_>) -> Refused {
-    match file.get("file_id") {
-        Some(id) => foreign(
-            id,
-            "that file is at another platform; send its data instead",
-        ),
-        None => missing(file, "file_data"),
-    }
 }

@@ -35,23 +35,20 @@ impl AnswerReader for Reader {
         }
         match Tree::read(data) {
             Ok(tree) => self.chunk(tree.root(), false, events),
-            Err(_) => {
-                let why = "an event of the platform is no JSON";
-                self.fail(Failure::grammar(why), events);
-            }
+            Err(_) => self.fail(Failure::event_is_no_json(), events),
         }
     }
 
     fn on_whole(&mut self, body: &[u8], events: &mut Vec<Event>) {
         match Tree::read(body) {
             Ok(tree) => self.chunk(tree.root(), true, events),
-            Err(_) => self.fail(Failure::grammar("the platform's answer is no JSON"), events),
+            Err(_) => self.fail(Failure::answer_is_no_json(), events),
         }
     }
 
     fn on_end(&mut self, events: &mut Vec<Event>) {
         if !self.ended {
-            self.fail(Failure::grammar("the platform's stream broke off"), events);
+            self.fail(Failure::stream_broke_off(), events);
         }
     }
 }

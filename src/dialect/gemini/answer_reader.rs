@@ -31,17 +31,14 @@ impl AnswerReader for Reader {
         }
         match Tree::read(data) {
             Ok(tree) => self.chunks(tree.root(), events),
-            Err(_) => {
-                let why = "an event of the platform is no JSON";
-                self.fail(Failure::grammar(why), events);
-            }
+            Err(_) => self.fail(Failure::event_is_no_json(), events),
         }
     }
 
     fn on_whole(&mut self, body: &[u8], events: &mut Vec<Event>) {
         match Tree::read(body) {
             Ok(tree) => self.chunks(tree.root(), events),
-            Err(_) => self.fail(Failure::grammar("the platform's answer is no JSON"), events),
+            Err(_) => self.fail(Failure::answer_is_no_json(), events),
         }
         self.on_end(events);
     }
@@ -51,7 +48,7 @@ impl AnswerReader for Reader {
             return;
         }
         let Some(finish) = self.finish.take() else {
-            return self.fail(Failure::grammar("the platform's answer broke off"), events);
+            return self.fail(Failure::answer_broke_off(), events);
         };
         self.ended = true;
         self.blocks.close(events);

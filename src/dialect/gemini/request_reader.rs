@@ -16,8 +16,8 @@ use crate::{
         Sampling, Schema, Source, Tool, ToolInput, ToolResult, Turn,
         names::{ENVELOPE, key},
         read::{
-            Read, add_tool, as_list, as_number, as_text, as_whole, expect, foreign, media, missing,
-            name, named, object, tool_name, wrong,
+            Read, add_tool, as_list, as_number, as_text, as_whole, expect, foreign,
+            foreign_content, foreign_file, media, missing, name, named, object, tool_name, wrong,
         },
     },
     text::{
@@ -339,10 +339,7 @@ fn read_part<'a>(
     }
     if let Some(file) = get(part, "fileData") {
         let file = get(file, "fileUri").unwrap_or(file);
-        return Err(foreign(
-            file,
-            "that file is at another platform; send its data instead",
-        ));
+        return Err(foreign_file(file));
     }
     // What the platform's own tools did; the model told it in its text.
     let own = [
@@ -354,7 +351,7 @@ fn read_part<'a>(
     if has_opaque || own.iter().any(|name| get(part, name).is_some()) {
         return Ok(());
     }
-    Err(foreign(part, "this kind of content is not available here"))
+    Err(foreign_content(part))
 }
 
 /// Appends a thought, or more of the one before: it comes in pieces, and what only its maker reads is the last of it.
@@ -400,7 +397,7 @@ fn inline<'a>(data: Json<'_, 'a>) -> Read<Block<'a>> {
         ("text", _) | (_, "application/pdf") => MediaKind::Document,
         _ => {
             let mime = get(data, "mimeType").unwrap_or(data);
-            return Err(foreign(mime, "this kind of content is not available here"));
+            return Err(foreign_content(mime));
         }
     };
     let base64 = match usual(&base64.plain()) {
@@ -488,8 +485,7 @@ fn read_result<'a>(result: Json<'_, 'a>, open: &mut Open<'a>) -> Read<ToolResult
     }
     for part in items(result, "parts")? {
         let data = get(part, "inlineData");
-        let why = "this kind of content is not available here";
-        blocks.push(inline(data.ok_or_else(|| foreign(part, why))?)?);
+        blocks.push(inline(data.ok_or_else(|| foreign_content(part))?)?);
     }
     Ok(ToolResult {
         id,

@@ -43,10 +43,7 @@ impl AnswerReader for Reader {
             return;
         }
         let Ok(tree) = Tree::read(data) else {
-            return self.fail(
-                Failure::grammar("an event of the platform is no JSON"),
-                events,
-            );
+            return self.fail(Failure::event_is_no_json(), events);
         };
         let event = tree.root();
         let kind = event.get_text("type");
@@ -87,7 +84,7 @@ impl AnswerReader for Reader {
 
     fn on_whole(&mut self, body: &[u8], events: &mut Vec<Event>) {
         let Ok(tree) = Tree::read(body) else {
-            return self.fail(Failure::grammar("the platform's answer is no JSON"), events);
+            return self.fail(Failure::answer_is_no_json(), events);
         };
         let message = tree.root();
         if let Some(error) = message.get("error") {
@@ -115,7 +112,7 @@ impl AnswerReader for Reader {
 
     fn on_end(&mut self, events: &mut Vec<Event>) {
         if !self.ended {
-            self.fail(Failure::grammar("the platform's stream broke off"), events);
+            self.fail(Failure::stream_broke_off(), events);
         }
     }
 }

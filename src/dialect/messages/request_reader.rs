@@ -5,9 +5,9 @@ use crate::{
         Arguments, Block, Call, Choice, Effort, Media, MediaKind, Output, Reasoning, Request, Role,
         Sampling, Source, Tool, ToolInput, ToolResult, Turn,
         read::{
-            self, Read, add_tool, as_text, expect, foreign, media, media_by_address, missing, name,
-            object, optional_flag, optional_list, optional_number, optional_text, optional_whole,
-            text, tool_name, wrong,
+            self, Read, add_tool, as_text, expect, foreign, foreign_content, foreign_file, media,
+            media_by_address, missing, name, object, optional_flag, optional_list, optional_number,
+            optional_text, optional_whole, text, tool_name, wrong,
         },
     },
     text::tree::{Json, JsonKind, Text, Tree},
@@ -216,8 +216,7 @@ fn block<'a>(block: Json<'_, 'a>) -> Read<Option<Block<'a>>> {
         "server_tool_use" | "tool_reference" | "compaction" => return Ok(None),
         other if other.ends_with("_tool_result") => return Ok(None),
         _ => {
-            let kind = block.get("type").unwrap_or(block);
-            return Err(foreign(kind, "this kind of content is not available here"));
+            return Err(foreign_content(block.get("type").unwrap_or(block)));
         }
     }))
 }
@@ -250,10 +249,7 @@ fn source<'a>(block: Json<'_, 'a>) -> Read<Source<'a>> {
         "text" => Source::Plain(text(source, "data")?),
         "file" => {
             let id = source.get("file_id").unwrap_or(source);
-            return Err(foreign(
-                id,
-                "that file is at another platform; send its data instead",
-            ));
+            return Err(foreign_file(id));
         }
         _ => return Err(foreign(source, "this kind of source is not available here")),
     })

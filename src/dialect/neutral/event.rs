@@ -206,6 +206,26 @@ impl Failure {
         }
     }
 
+    /// An event of the platform that is no JSON.
+    pub fn event_is_no_json() -> Self {
+        Self::grammar("an event of the platform is no JSON")
+    }
+
+    /// An answer of the platform that is no JSON.
+    pub fn answer_is_no_json() -> Self {
+        Self::grammar("the platform's answer is no JSON")
+    }
+
+    /// A stream of the platform that ends before its answer does.
+    pub fn stream_broke_off() -> Self {
+        Self::grammar("the platform's stream broke off")
+    }
+
+    /// An answer of the platform that does not say how it ends.
+    pub fn answer_broke_off() -> Self {
+        Self::grammar("the platform's answer broke off")
+    }
+
     /// The gateway has no memory left for the answer.
     pub fn no_room() -> Self {
         Self {

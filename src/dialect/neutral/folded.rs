@@ -79,7 +79,7 @@ impl Folded {
             model,
             blocks: blocks.into_values().collect(),
             usage,
-            finish: finish.ok_or_else(|| Failure::grammar("the platform's answer broke off"))?,
+            finish: finish.ok_or_else(Failure::answer_broke_off)?,
         })
     }
 

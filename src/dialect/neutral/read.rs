@@ -119,6 +119,30 @@ pub fn foreign(json: Json<'_, '_>, why: &str) -> Refused {
     Refused::at(json.path(), why)
 }
 
+/// The error for a part whose kind of content no other platform takes.
+#[inline(never)]
+pub fn foreign_content(part: Json<'_, '_>) -> Refused {
+    foreign(part, "this kind of content is not available here")
+}
+
+/// The error for a file that is kept at another platform.
+#[inline(never)]
+pub fn foreign_file(file: Json<'_, '_>) -> Refused {
+    foreign(
+        file,
+        "that file is at another platform; send its data instead",
+    )
+}
+
+/// The error for a part without the data that it has in the member `lacks`; its file may be at another platform.
+#[inline(never)]
+pub fn file_elsewhere(part: Json<'_, '_>, lacks: &str) -> Refused {
+    match part.get("file_id") {
+        Some(id) => foreign_file(id),
+        None => missing(part, lacks),
+    }
+}
+
 /// A member that has to be a string.
 #[inline(never)]
 pub fn text<'a>(json: Json<'_, 'a>, name: &str) -> Read<Text<'a>> {
@@ -291,6 +315,16 @@ fn data_url<'a>(url: &Text<'a>) -> Option<(&'a str, &'a str)> {
     let mut head = head.split(';');
     let mime = head.next()?;
     head.any(|part| part == "base64").then_some((mime, base64))
+}
+
+/// The sound in a part's `input_audio`.
+#[inline(never)]
+pub fn audio<'a>(part: Json<'_, 'a>) -> Read<Media<'a>> {
+    let audio = part.get("input_audio");
+    let audio = audio.ok_or_else(|| missing(part, "input_audio"))?;
+    let mime = Text::made(format!("audio/{}", text(audio, "format")?.plain()));
+    let base64 = text(audio, "data")?;
+    Ok(media(MediaKind::Audio, Source::Data { mime, base64 }))
 }
 
 /// A media with nothing but its source.

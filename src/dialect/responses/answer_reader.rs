@@ -55,10 +55,7 @@ impl AnswerReader for Reader {
             return;
         }
         let Ok(tree) = Tree::read(data) else {
-            return self.fail(
-                Failure::grammar("an event of the platform is no JSON"),
-                events,
-            );
+            return self.fail(Failure::event_is_no_json(), events);
         };
         let event = tree.root();
         let kind = event.get_text("type");
@@ -104,13 +101,13 @@ impl AnswerReader for Reader {
     fn on_whole(&mut self, body: &[u8], events: &mut Vec<Event>) {
         match Tree::read(body) {
             Ok(tree) => self.whole(tree.root(), events),
-            Err(_) => self.fail(Failure::grammar("the platform's answer is no JSON"), events),
+            Err(_) => self.fail(Failure::answer_is_no_json(), events),
         }
     }
 
     fn on_end(&mut self, events: &mut Vec<Event>) {
         if !self.ended {
-            self.fail(Failure::grammar("the platform's stream broke off"), events);
+            self.fail(Failure::stream_broke_off(), events);
         }
     }
 }

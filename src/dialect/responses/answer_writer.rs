@@ -364,7 +364,7 @@ impl AnswerWriter for Writer {
             return Err(Failure::grammar(why));
         }
         if writer.finish.is_none() {
-            return Err(Failure::grammar("the platform's answer broke off"));
+            return Err(Failure::answer_broke_off());
         }
         writer.turn(true, &mut stream);
         let status = writer.incomplete().map_or("completed", |_| "incomplete");

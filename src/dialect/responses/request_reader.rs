@@ -3,12 +3,12 @@
 use super::tools::{self, BuiltIn, Known, TOOL_SEARCH};
 use crate::{
     dialect::neutral::{
-        Arguments, Block, Call, Effort, Media, MediaKind, Output, Reasoning, Refused, Request,
-        Role, Sampling, Source, ToolResult, Turn,
+        Arguments, Block, Call, Effort, Media, MediaKind, Output, Reasoning, Request, Role,
+        Sampling, ToolResult, Turn,
         read::{
-            self, Read, expect, foreign, media, media_by_url, missing, name, named, object,
-            optional_flag, optional_list, optional_number, optional_text, optional_whole, text,
-            wrong,
+            self, Read, audio, expect, file_elsewhere, foreign, foreign_content, media,
+            media_by_url, missing, name, named, object, optional_flag, optional_list,
+            optional_number, optional_text, optional_whole, text, wrong,
         },
     },
     text::{
@@ -377,26 +377,7 @@ fn part<'a>(part: Json<'_, 'a>) -> Read<Block<'a>> {
                 ..media(MediaKind::Document, source)
             })
         }
-        "input_audio" => {
-            let audio = part.get("input_audio");
-            let audio = audio.ok_or_else(|| missing(part, "input_audio"))?;
-            let mime = Text::made(format!("audio/{}", text(audio, "format")?.plain()));
-            let base64 = text(audio, "data")?;
-            Block::Media(media(MediaKind::Audio, Source::Data { mime, base64 }))
-        }
-        _ => {
-            let why = "this kind of content is not available here";
-            return Err(foreign(part.get("type").unwrap_or(part), why));
-        }
+        "input_audio" => Block::Media(audio(part)?),
+        _ => return Err(foreign_content(part.get("type").unwrap_or(part))),
     })
-}
-
-fn file_elsewhere(part: Json<'_, '_>, name: &str) -> Refused {
-    match part.get("file_id") {
-        Some(id) => foreign(
-            id,
-            "that file is at another platform; send its data instead",
-        ),
-        None => missing(part, name),
-    }
 }
