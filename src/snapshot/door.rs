@@ -4,12 +4,17 @@
 //! platform, an [`Endpoint`](super::Endpoint) of the platform says. Doors are data, and go by small
 //! numbers: no table is as large as callers can think of paths.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::path::{Pattern, Places, is_plain, unescaped};
-use crate::{dialect::Dialect, header::HeaderName, id::Id, newtype::invalid_text};
+use crate::{
+    dialect::Dialect,
+    header::HeaderName,
+    id::Id,
+    newtype::{checked_text, invalid_text},
+};
 
 /// The most doors.
 const MAX_DOORS: usize = 256;
@@ -31,6 +36,10 @@ pub struct DoorId(pub u16);
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Operation(Arc<str>);
+
+checked_text! {
+    Operation, InvalidOperation;
+}
 
 invalid_text! {
     /// A text that is not an [`Operation`].
@@ -153,34 +162,10 @@ impl Operation {
         }
     }
 
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Operation {
-    type Error = InvalidOperation;
-
-    fn try_from(text: String) -> Result<Self, InvalidOperation> {
+    fn check(text: &str) -> Result<(), InvalidOperation> {
         let legal = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
-        if (1..=MAX_OPERATION_BYTES).contains(&text.len()) && text.bytes().all(legal) {
-            Ok(Self(text.into()))
-        } else {
-            Err(InvalidOperation)
-        }
-    }
-}
-
-impl From<Operation> for String {
-    fn from(operation: Operation) -> Self {
-        operation.as_str().to_owned()
-    }
-}
-
-impl fmt::Debug for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
+        let fits = (1..=MAX_OPERATION_BYTES).contains(&text.len()) && text.bytes().all(legal);
+        fits.then_some(()).ok_or(InvalidOperation)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::newtype::checked_text;
+
 /// The longest pattern, in bytes; the longest model that platforms list has 60.
 pub const MAX_PATTERN_BYTES: usize = 128;
 
@@ -9,9 +11,13 @@ pub const MAX_PATTERN_BYTES: usize = 128;
 pub const MAX_PATTERNS: usize = 64;
 
 /// A model by its name, or every model whose name starts so: `gpt-5*`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ModelPattern(String);
+
+checked_text! {
+    ModelPattern, InvalidModels;
+}
 
 /// The models that an account serves or a client key may ask for; an empty list means all.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,11 +36,6 @@ pub enum InvalidModels {
 // === impl ModelPattern ===
 
 impl ModelPattern {
-    /// The pattern as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// The model, where the pattern names one alone.
     pub fn exact(&self) -> Option<&str> {
         (!self.0.ends_with('*')).then_some(&self.0)
@@ -47,26 +48,13 @@ impl ModelPattern {
             None => model == self.0,
         }
     }
-}
 
-impl TryFrom<String> for ModelPattern {
-    type Error = InvalidModels;
-
-    fn try_from(text: String) -> Result<Self, InvalidModels> {
-        let name = text.strip_suffix('*').unwrap_or(&text);
+    fn check(text: &str) -> Result<(), InvalidModels> {
+        let name = text.strip_suffix('*').unwrap_or(text);
         let legal = |byte: u8| byte.is_ascii_graphic() && byte != b'*' && byte != b',';
         let fits = !text.is_empty() && text.len() <= MAX_PATTERN_BYTES;
-        if fits && name.bytes().all(legal) {
-            Ok(Self(text))
-        } else {
-            Err(InvalidModels::Pattern)
-        }
-    }
-}
-
-impl From<ModelPattern> for String {
-    fn from(pattern: ModelPattern) -> Self {
-        pattern.0
+        let fits = fits && name.bytes().all(legal);
+        fits.then_some(()).ok_or(InvalidModels::Pattern)
     }
 }
 

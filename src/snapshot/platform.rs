@@ -10,6 +10,7 @@ use super::{
 use crate::{
     header::{HeaderName, HeaderText, InvalidHeader, NamePattern, is_reserved},
     id::Id,
+    newtype::checked_text,
     verdict::{Rule, quota::Windows},
 };
 
@@ -89,9 +90,13 @@ struct RawPlan {
 }
 
 /// The path of a base URL: empty, or an absolute path that does not end in a slash.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BasePath(String);
+
+checked_text! {
+    BasePath, InvalidPath;
+}
 
 // === impl Platform ===
 
@@ -190,32 +195,14 @@ impl HeaderPlan {
 // === impl BasePath ===
 
 impl BasePath {
-    /// The path as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// Returns true if the base URL has no path.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-}
 
-impl TryFrom<String> for BasePath {
-    type Error = InvalidPath;
-
-    fn try_from(text: String) -> Result<Self, InvalidPath> {
-        if text.is_empty() || is_plain(&text) && !text.ends_with('/') {
-            Ok(Self(text))
-        } else {
-            Err(InvalidPath::Path)
-        }
-    }
-}
-
-impl From<BasePath> for String {
-    fn from(path: BasePath) -> Self {
-        path.0
+    fn check(text: &str) -> Result<(), InvalidPath> {
+        let fits = text.is_empty() || is_plain(text) && !text.ends_with('/');
+        fits.then_some(()).ok_or(InvalidPath::Path)
     }
 }
 

@@ -8,15 +8,19 @@ use super::{
     Account, Template,
     path::{push_escape, unescaped},
 };
-use crate::newtype::invalid_text;
+use crate::newtype::{checked_text, invalid_text};
 
 /// The longest name of a parameter, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
 /// The name of a query parameter: 1 to 64 of `A-Z a-z 0-9 - . _ ~`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ParameterName(String);
+
+checked_text! {
+    ParameterName, InvalidParameter;
+}
 
 invalid_text! {
     /// A text that is not a [`ParameterName`].
@@ -36,27 +40,10 @@ fn is_unreserved(byte: u8) -> bool {
 // === impl ParameterName ===
 
 impl ParameterName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for ParameterName {
-    type Error = InvalidParameter;
-
-    fn try_from(text: String) -> Result<Self, InvalidParameter> {
-        if (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(is_unreserved) {
-            Ok(Self(text))
-        } else {
-            Err(InvalidParameter)
-        }
-    }
-}
-
-impl From<ParameterName> for String {
-    fn from(name: ParameterName) -> Self {
-        name.0
+    fn check(text: &str) -> Result<(), InvalidParameter> {
+        let fits = (1..=MAX_NAME_BYTES).contains(&text.len());
+        let fits = fits && text.bytes().all(is_unreserved);
+        fits.then_some(()).ok_or(InvalidParameter)
     }
 }
 
