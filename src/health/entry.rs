@@ -55,25 +55,25 @@ fn is_default<T: PartialEq + Default>(value: &T) -> bool {
 impl Entry {
     /// A guess about all of an account, learned at `now`, that lasts for so many milliseconds.
     pub(super) fn guess(account: &Account, now: u64, lasts: u64, reason: Reason) -> Self {
-        let held = Cooldown {
+        let cooldown = Cooldown {
             scope: Scope::Account,
             until: now.saturating_add(lasts),
             guessed: true,
             reason,
             at: now,
         };
-        Self::of(&account.id, held)
+        Self::of(&account.id, cooldown)
     }
 
     /// An entry against `account`.
-    pub(super) fn of(account: &Id, held: Cooldown) -> Self {
+    pub(super) fn of(account: &Id, cooldown: Cooldown) -> Self {
         let Cooldown {
             scope,
             until,
             guessed,
             reason,
             at,
-        } = held;
+        } = cooldown;
         Self {
             account: account.clone(),
             scope,

@@ -408,7 +408,7 @@ impl Board {
         let before = self.entries.len();
         self.entries.retain(|entry| {
             let gone = || {
-                let has = |held: &Cooldown| held.scope == entry.scope;
+                let has = |cooldown: &Cooldown| cooldown.scope == entry.scope;
                 entry.told && !health.entries.iter().any(has)
             };
             let over = is_old(entry.at) || is_disproved(entry.dead, entry.at) || gone();
@@ -420,19 +420,21 @@ impl Board {
         });
         let mut changed = self.entries.len() != before || forgotten;
         let news = health.entries.iter().take(MAX_ACCOUNT_ENTRIES);
-        for held in news.filter(|held| !held.has_ended(now) && !is_old(held.at)) {
+        for cooldown in news.filter(|cooldown| !cooldown.has_ended(now) && !is_old(cooldown.at)) {
             let theirs = Entry {
                 told: true,
-                ..Entry::of(id, held.clone())
+                ..Entry::of(id, cooldown.clone())
             };
             let place = self.entries.iter_mut();
             match place.into_iter().find(|old| old.is_beside(&theirs)) {
-                Some(ours) if ours.cooldown() == *held => {
+                Some(ours) if ours.cooldown() == *cooldown => {
                     changed |= !ours.told;
                     ours.told = true;
                 }
                 // Of two that were learned at the same time the refresher's is everybody's.
-                Some(ours) if ours.at == held.at || ours.cooldown().yields_to(held, now) => {
+                Some(ours)
+                    if ours.at == cooldown.at || ours.cooldown().yields_to(cooldown, now) =>
+                {
                     self.put(theirs, now);
                     changed = true;
                 }

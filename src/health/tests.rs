@@ -259,7 +259,7 @@ fn a_probe_is_given_back_by_who_took_it() {
     assert!(!board.give_back(&account.id, key(), 6_000), "once");
 }
 
-fn held(until: u64, guessed: bool, at: u64) -> Cooldown {
+fn cooldown(until: u64, guessed: bool, at: u64) -> Cooldown {
     Cooldown {
         scope: Scope::Account,
         until,
@@ -354,7 +354,7 @@ fn what_comes_back_from_the_refresher_changes_nothing_more() {
 fn another_envoys_guess_is_half_open_after_its_time_as_ours_is() {
     let account = fixture::account("acc_1", "codex");
     let mut board = Board::new();
-    assert!(board.take(&health(&[held(5_000, true, 1_000)], 0), 2_000));
+    assert!(board.take(&health(&[cooldown(5_000, true, 1_000)], 0), 2_000));
     assert!(matches!(
         board.standing(&account, key(), None, 4_999),
         Standing::Out(_)
@@ -365,7 +365,7 @@ fn another_envoys_guess_is_half_open_after_its_time_as_ours_is() {
     ));
     assert!(board.take(&health(&[], 0), 5_000), "another took it down");
     assert_eq!(board.standing(&account, key(), None, 5_000), Standing::Free);
-    let ended = health(&[held(5_000, false, 1_000)], 0);
+    let ended = health(&[cooldown(5_000, false, 1_000)], 0);
     assert!(!board.take(&ended, 5_000), "it has ended");
 }
 
@@ -400,7 +400,7 @@ proptest! {
         other in (0..9_000_u64, any::<bool>(), 11..19_u64),
         now in 20..9_000_u64,
     ) {
-        let of = |(until, guessed, at): (u64, bool, u64)| health(&[held(until, guessed, at)], 0);
+        let of = |(until, guessed, at): (u64, bool, u64)| health(&[cooldown(until, guessed, at)], 0);
         let after = |first: &Health, second: &Health| {
             let mut board = Board::new();
             board.take(first, now);
