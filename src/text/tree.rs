@@ -482,7 +482,7 @@ impl<'t, 'a> Json<'t, 'a> {
 
     /// The string in the member of that name.
     #[inline(never)]
-    pub fn get_text(self, name: &str) -> Option<Text<'a>> {
+    pub fn text_at(self, name: &str) -> Option<Text<'a>> {
         self.get(name)?.text()
     }
 

@@ -154,7 +154,7 @@ impl Reader {
         }
         // Baidu's word for what its filter took out.
         let flagged = choice.get("flag").and_then(Json::whole).unwrap_or_default() != 0;
-        let reason = choice.get_text("finish_reason");
+        let reason = choice.text_at("finish_reason");
         let reason = reason.as_ref().map(Text::plain).unwrap_or_default();
         let finish = match &*reason {
             _ if flagged => Finish::Refused,
@@ -178,14 +178,12 @@ impl Reader {
     fn said(&mut self, said: Json<'_, '_>, events: &mut Vec<Event>) {
         let thought = ["reasoning_content", "reasoning"]
             .into_iter()
-            .find_map(|name| said.get_text(name).filter(|text| !text.is_empty()));
+            .find_map(|name| said.text_at(name).filter(|text| !text.is_empty()));
         match (thought, said.get("reasoning_details")) {
             (Some(thought), _) => self.text(BlockKind::Reasoning, &thought, events),
             (None, Some(details)) => {
                 for detail in details.items() {
-                    let text = detail
-                        .get_text("text")
-                        .or_else(|| detail.get_text("summary"));
+                    let text = detail.text_at("text").or_else(|| detail.text_at("summary"));
                     if let Some(text) = text {
                         self.text(BlockKind::Reasoning, &text, events);
                     }
@@ -196,7 +194,7 @@ impl Reader {
         if let Some(content) = said.get("content") {
             self.content(content, events);
         }
-        if let Some(refusal) = said.get_text("refusal") {
+        if let Some(refusal) = said.text_at("refusal") {
             self.text(BlockKind::Refusal, &refusal, events);
         }
         // Spark has one call as an object, where it was not asked for a list.
@@ -227,11 +225,11 @@ impl Reader {
             return self.text(BlockKind::Text, &text, events);
         }
         for part in content.items() {
-            if let Some(text) = part.get_text("text") {
+            if let Some(text) = part.text_at("text") {
                 self.text(BlockKind::Text, &text, events);
             }
             let thinking = part.get("thinking").into_iter().flat_map(Json::items);
-            for thought in thinking.filter_map(|part| part.get_text("text")) {
+            for thought in thinking.filter_map(|part| part.text_at("text")) {
                 self.text(BlockKind::Reasoning, &thought, events);
             }
         }

@@ -289,7 +289,7 @@ fn said<'a>(message: Json<'_, 'a>) -> Read<Vec<Block<'a>>> {
             (name(function, "name")?, Arguments::Text(arguments))
         };
         let extra = call.get(EXTRA).and_then(|extra| extra.get(MAKER));
-        if let Some(signature) = extra.and_then(|extra| extra.get_text(SIGNATURE)) {
+        if let Some(signature) = extra.and_then(|extra| extra.text_at(SIGNATURE)) {
             blocks.push(Block::Reasoning {
                 text: Text::of(""),
                 opaque: Some(signature),
@@ -332,7 +332,7 @@ fn part<'a>(part: Json<'_, 'a>) -> Read<Block<'a>> {
                 _ => image,
             };
             Block::Media(Media {
-                detail: image.get_text("detail"),
+                detail: image.text_at("detail"),
                 ..media(MediaKind::Image, media_by_url(url, MediaKind::Image)?)
             })
         }

@@ -66,7 +66,7 @@ impl Reader {
 
     /// Reads an event's data, or an answer that is `whole`.
     fn chunk(&mut self, chunk: Json<'_, '_>, whole: bool, events: &mut Vec<Event>) {
-        let result = chunk.get_text("result");
+        let result = chunk.text_at("result");
         if let Some(failure) = failure(chunk, result.is_none()) {
             return self.fail(failure, events);
         }
@@ -99,7 +99,7 @@ impl Reader {
         }
         let is = |name| chunk.get(name).and_then(Json::flag) == Some(true);
         let flagged = chunk.get("flag").and_then(Json::whole).unwrap_or_default() != 0;
-        let reason = chunk.get_text("finish_reason");
+        let reason = chunk.text_at("finish_reason");
         let reason = reason.as_ref().map(Text::plain).unwrap_or_default();
         // What it wants forgotten was refused.
         self.refused |= is("need_clear_history") || flagged || reason == "content_filter";
@@ -130,17 +130,17 @@ impl Reader {
         let Some((_, BlockKind::Call { name: open, .. })) = self.blocks.open() else {
             return false;
         };
-        let name = call.get_text("name");
+        let name = call.text_at("name");
         let name = name.as_ref().map(Text::plain).unwrap_or_default();
         name.is_empty() || (name == open.as_str() && !self.arguments.is_whole())
     }
 
     /// Reads a call that begins. What the model thought before it stands in it.
     fn call(&mut self, call: Json<'_, '_>, events: &mut Vec<Event>) {
-        if let Some(thoughts) = call.get_text("thoughts") {
+        if let Some(thoughts) = call.text_at("thoughts") {
             self.blocks.text(BlockKind::Reasoning, &thoughts, events);
         }
-        if let Some(name) = call.get_text("name").filter(|name| !name.is_empty()) {
+        if let Some(name) = call.text_at("name").filter(|name| !name.is_empty()) {
             self.has_called = true;
             let kind = BlockKind::Call {
                 // The platform has none.
@@ -189,7 +189,7 @@ fn failure(said: Json<'_, '_>, bare: bool) -> Option<Failure> {
         _ => 400,
     };
     let message = ["error_msg", "msg", "message"];
-    let message = message.into_iter().find_map(|name| said.get_text(name));
+    let message = message.into_iter().find_map(|name| said.text_at(name));
     let message = message.map_or_else(String::new, |text| text.plain().into_owned());
     // It is longer than the model takes.
     let code = match number {

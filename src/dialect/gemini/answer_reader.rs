@@ -90,7 +90,7 @@ impl Reader {
             return self.fail(Failure::of(error), events);
         }
         if self.id.is_none() {
-            let text = |name| chunk.get_text(name);
+            let text = |name| chunk.text_at(name);
             let text = |name| text(name).map(|text| text.plain().into_owned());
             let id = text("responseId").unwrap_or_default();
             self.id = Some(id.clone());
@@ -114,11 +114,11 @@ impl Reader {
         for part in parts.into_iter().flat_map(Json::items) {
             self.part(part, events);
         }
-        if let Some(reason) = candidate.get_text("finishReason") {
+        if let Some(reason) = candidate.text_at("finishReason") {
             match finish(&reason.plain()) {
                 Some(finish) => self.finish = Some(finish),
                 None => {
-                    let said = candidate.get_text("finishMessage");
+                    let said = candidate.text_at("finishMessage");
                     let said = said.map(|said| said.plain().into_owned());
                     let failure = Failure {
                         status: 502,
@@ -134,7 +134,7 @@ impl Reader {
 
     fn part(&mut self, part: Json<'_, '_>, events: &mut Vec<Event>) {
         let is_thought = part.get("thought").and_then(Json::flag) == Some(true);
-        if let Some(signature) = part.get_text("thoughtSignature") {
+        if let Some(signature) = part.text_at("thoughtSignature") {
             let block = match self.blocks.open() {
                 Some((block, BlockKind::Reasoning)) => block,
                 _ => self.blocks.begin(BlockKind::Reasoning, events),
@@ -162,17 +162,17 @@ impl Reader {
 
     /// Adds the text of a part to the events, in a block of this kind.
     fn text(&mut self, part: Json<'_, '_>, kind: BlockKind, events: &mut Vec<Event>) {
-        if let Some(text) = part.get_text("text") {
+        if let Some(text) = part.text_at("text") {
             self.blocks.text(kind, &text, events);
         }
     }
 
     fn call(&mut self, call: Json<'_, '_>, events: &mut Vec<Event>) {
-        let Some(name) = call.get_text("name") else {
+        let Some(name) = call.text_at("name") else {
             return;
         };
         let arguments = call.get("args").map_or("{}", Json::raw);
-        let id = call.get_text("id").filter(|id| !id.is_empty());
+        let id = call.text_at("id").filter(|id| !id.is_empty());
         let id = id
             .map(|id| Text::plain(&id).into_owned())
             .unwrap_or_else(|| {

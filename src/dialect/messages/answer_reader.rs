@@ -46,7 +46,7 @@ impl AnswerReader for Reader {
             return self.fail(Failure::event_is_no_json(), events);
         };
         let event = tree.root();
-        let kind = event.get_text("type");
+        let kind = event.text_at("type");
         let index = event.get("index").and_then(Json::whole);
         let index = index.unwrap_or_default();
         match &*kind.as_ref().map(Text::plain).unwrap_or_default() {
@@ -101,7 +101,7 @@ impl AnswerReader for Reader {
         for (number, block) in content.enumerate() {
             let index = number as u64;
             self.open(index, block, events);
-            if let Some(signature) = block.get_text("signature") {
+            if let Some(signature) = block.text_at("signature") {
                 self.opaque(index, &signature, events);
             }
             self.close(index, events);
@@ -157,7 +157,7 @@ impl Reader {
 
     /// Reads the beginning of a block, which may have all of it.
     fn open(&mut self, index: u64, block: Json<'_, '_>, events: &mut Vec<Event>) {
-        let text = |name| block.get_text(name).unwrap_or(Text::of(""));
+        let text = |name| block.text_at(name).unwrap_or(Text::of(""));
         let own = |name| text(name).plain().into_owned();
         let kind = text("type");
         let (kind, said) = match &*kind.plain() {
@@ -196,7 +196,7 @@ impl Reader {
                 text,
             });
         }
-        if let Some(data) = block.get_text("data").filter(|_| thought) {
+        if let Some(data) = block.text_at("data").filter(|_| thought) {
             let data = data.plain().into_owned();
             events.push(Event::Opaque {
                 block: block_number,
@@ -206,11 +206,11 @@ impl Reader {
     }
 
     fn delta(&mut self, index: u64, delta: Json<'_, '_>, events: &mut Vec<Event>) {
-        if let Some(signature) = delta.get_text("signature") {
+        if let Some(signature) = delta.text_at("signature") {
             return self.opaque(index, &signature, events);
         }
         let texts = ["text", "thinking", "partial_json"].into_iter();
-        let text = texts.filter_map(|name| delta.get_text(name)).next();
+        let text = texts.filter_map(|name| delta.text_at(name)).next();
         let Some((open, text)) = self.blocks.get(&index).zip(text) else {
             return;
         };
@@ -236,12 +236,12 @@ impl Reader {
     }
 
     fn reason(&mut self, said: Json<'_, '_>) {
-        let Some(reason) = said.get_text("stop_reason") else {
+        let Some(reason) = said.text_at("stop_reason") else {
             return;
         };
         self.finish = Some(match &*reason.plain() {
             "stop_sequence" => {
-                let text = said.get_text("stop_sequence");
+                let text = said.text_at("stop_sequence");
                 Finish::Stop(text.map(|text| text.plain().into_owned()))
             }
             "tool_use" => Finish::Calls,

@@ -226,7 +226,7 @@ fn text_of_parts<'a>(block: Json<'_, 'a>) -> Read<Text<'a>> {
     let parts = optional_list(block, "content")?
         .into_iter()
         .flat_map(Json::items);
-    let texts = parts.filter_map(|part| part.get_text("text"));
+    let texts = parts.filter_map(|part| part.text_at("text"));
     let texts: Vec<String> = texts.map(|text| text.plain().into_owned()).collect();
     Ok(Text::made(texts.join("\n")))
 }

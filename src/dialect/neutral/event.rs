@@ -88,7 +88,7 @@ pub struct Tokens {
 impl Event {
     /// The beginning of an answer, as far as its members of these names tell its id and its model.
     pub fn start(answer: Option<Json<'_, '_>>, [id, model]: [&str; 2]) -> Self {
-        let text = |name| answer.and_then(|answer| answer.get_text(name));
+        let text = |name| answer.and_then(|answer| answer.text_at(name));
         let text = |name| text(name).map(|text| text.plain().into_owned());
         Self::Start {
             id: text(id).unwrap_or_default(),
@@ -238,7 +238,7 @@ impl Failure {
 
     /// An error object, of OpenAI's form or Anthropic's.
     pub fn of(error: Json<'_, '_>) -> Self {
-        let text = |name| error.get_text(name).map(|text| text.plain().into_owned());
+        let text = |name| error.text_at(name).map(|text| text.plain().into_owned());
         let code = text("code").or_else(|| text("type"));
         let code = code.or_else(|| text("status"));
         let status = match code.as_deref().unwrap_or_default() {

@@ -83,7 +83,7 @@ impl Unwrapping {
             State::Within(_) | State::Bare | State::Ended => String::new(),
             State::Begins(held) | State::Held(held) => {
                 let text = Tree::read(held.as_bytes()).ok().and_then(|tree| {
-                    let text = |name: &&str| tree.root().get_text(name);
+                    let text = |name: &&str| tree.root().text_at(name);
                     Some(MEMBERS.iter().find_map(text)?.plain().into_owned())
                 });
                 text.unwrap_or(held)

@@ -58,7 +58,7 @@ impl AnswerReader for Reader {
             return self.fail(Failure::event_is_no_json(), events);
         };
         let event = tree.root();
-        let kind = event.get_text("type");
+        let kind = event.text_at("type");
         let kind = kind.as_ref().map(Text::plain).unwrap_or_default();
         match &*kind {
             "response.created" | "response.in_progress" | "response.queued" => {
@@ -129,7 +129,7 @@ impl Reader {
         if let Some(usage) = response.get("usage") {
             events.push(Event::Usage(usage_of(usage)));
         }
-        let status = response.get_text("status");
+        let status = response.text_at("status");
         let status = status
             .as_ref()
             .map(Text::plain)
@@ -145,7 +145,7 @@ impl Reader {
             "incomplete" => {
                 let reason = response
                     .get("incomplete_details")
-                    .and_then(|details| details.get_text("reason"));
+                    .and_then(|details| details.text_at("reason"));
                 let filtered = reason.is_some_and(|reason| reason.is("content_filter"));
                 events.push(Event::Finish(if filtered {
                     Finish::Refused
@@ -217,7 +217,7 @@ impl Reader {
     fn delta(&mut self, event: Json<'_, '_>, kind: &str, events: &mut Vec<Event>) {
         self.start(None, events);
         let output = index(event, "output_index");
-        let Some(text) = event.get_text("delta").filter(|text| !text.is_empty()) else {
+        let Some(text) = event.text_at("delta").filter(|text| !text.is_empty()) else {
             return;
         };
         let (part, kind) = match kind {
@@ -260,15 +260,15 @@ impl Reader {
         if self.items.entry(output).or_default().done {
             return;
         }
-        let kind = item.get_text("type");
+        let kind = item.text_at("type");
         let kind = kind.as_ref().map(Text::plain).unwrap_or_default();
         match &*kind {
             "message" => {
                 let content = item.get("content").into_iter().flat_map(Json::items);
                 for (number, part) in content.enumerate() {
-                    let (kind, text) = match part.get_text("refusal") {
+                    let (kind, text) = match part.text_at("refusal") {
                         Some(refusal) => (BlockKind::Refusal, Some(refusal)),
-                        None => (BlockKind::Text, part.get_text("text")),
+                        None => (BlockKind::Text, part.text_at("text")),
                     };
                     if let Some(text) = text {
                         self.tell(output, number as u64, kind, &text, events);
@@ -276,12 +276,12 @@ impl Reader {
                 }
             }
             "reasoning" => {
-                let opaque = item.get_text("encrypted_content");
+                let opaque = item.text_at("encrypted_content");
                 let texts = |name| {
                     item.get(name)
                         .into_iter()
                         .flat_map(Json::items)
-                        .filter_map(|part| part.get_text("text"))
+                        .filter_map(|part| part.text_at("text"))
                 };
                 let texts: Vec<_> = texts("summary")
                     .chain(texts("content"))
@@ -301,9 +301,7 @@ impl Reader {
             }
             _ => {
                 if let Some(kind) = call_of(item) {
-                    let text = item
-                        .get_text("arguments")
-                        .or_else(|| item.get_text("input"));
+                    let text = item.text_at("arguments").or_else(|| item.text_at("input"));
                     self.tell(output, 0, kind, &text.unwrap_or(Text::of("")), events);
                 }
             }
@@ -351,14 +349,14 @@ fn index(event: Json<'_, '_>, name: &str) -> u64 {
 
 /// The call that an item is, if it is one of a tool of the caller's.
 fn call_of(item: Json<'_, '_>) -> Option<BlockKind> {
-    let kind = item.get_text("type")?;
+    let kind = item.text_at("type")?;
     let raw = kind.is("custom_tool_call");
     if !raw && !kind.is("function_call") {
         return None;
     }
     Some(BlockKind::Call {
-        id: item.get_text("call_id")?.plain().into_owned(),
-        name: item.get_text("name")?.plain().into_owned(),
+        id: item.text_at("call_id")?.plain().into_owned(),
+        name: item.text_at("name")?.plain().into_owned(),
         raw,
     })
 }

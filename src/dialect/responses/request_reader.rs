@@ -232,14 +232,14 @@ fn read_built_in<'a>(
 
 fn call_id<'a>(item: Json<'_, 'a>) -> Option<Text<'a>> {
     // What a local shell returned names its call by `id`.
-    let id = item.get_text("call_id").or_else(|| item.get_text("id"))?;
+    let id = item.text_at("call_id").or_else(|| item.text_at("id"))?;
     Some(named(item, id))
 }
 
 /// Reads what a tool returned.
 fn returned<'a>(item: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
     let Some(id) = call_id(item) else {
-        return match item.get_text("execution") {
+        return match item.text_at("execution") {
             Some(_) => Ok(()),
             None => Err(missing(item, "call_id")),
         };
@@ -252,7 +252,7 @@ fn returned<'a>(item: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
             vec![Block::Text { text }]
         }
     };
-    let status = item.get_text("status");
+    let status = item.text_at("status");
     let result = Block::Result(ToolResult {
         id,
         blocks,
@@ -271,7 +271,7 @@ fn returned<'a>(item: Json<'_, 'a>, request: &mut Request<'a>) -> Read<()> {
 
 /// Returns true if a tool's output is a list of parts.
 fn has_parts(output: Json<'_, '_>) -> bool {
-    let kind = output.items().next().and_then(|part| part.get_text("type"));
+    let kind = output.items().next().and_then(|part| part.text_at("type"));
     kind.is_some_and(|kind| {
         let kind = kind.plain();
         kind.starts_with("input_") || kind.ends_with("_text") || &*kind == "text"

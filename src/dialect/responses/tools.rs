@@ -189,7 +189,7 @@ fn add_one<'a>(
 }
 
 fn is_callers(tool: Json<'_, '_>) -> bool {
-    let execution = tool.get_text("execution");
+    let execution = tool.text_at("execution");
     execution.is_some_and(|execution| execution.is("client"))
 }
 

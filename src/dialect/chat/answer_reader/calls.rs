@@ -72,7 +72,7 @@ impl Calls {
             .or_else(|| call.get("function"))
             .or_else(|| call.get("function_call"));
         let text = |json: Option<Json<'_, '_>>, name| {
-            let text = json.and_then(|json| json.get_text(name));
+            let text = json.and_then(|json| json.text_at(name));
             text.map(|text| text.plain().into_owned())
                 .unwrap_or_default()
         };
