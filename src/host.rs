@@ -156,15 +156,6 @@ pub struct Call<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallId(pub u32);
 
-// === impl Action ===
-
-impl Action {
-    /// Continues if `is_so`.
-    pub fn continue_if(is_so: bool) -> Self {
-        if is_so { Self::Continue } else { Self::Pause }
-    }
-}
-
 /// Envoy's shared data: one key space for every worker and the main thread.
 pub trait SharedData {
     /// The value of `key`, and the version that a [`SharedData::swap`] needs.
@@ -226,3 +217,12 @@ pub(crate) use shared_key;
 /// The version of a value that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version(pub u32);
+
+// === impl Action ===
+
+impl Action {
+    /// Continues if `is_so`.
+    pub fn continue_if(is_so: bool) -> Self {
+        if is_so { Self::Continue } else { Self::Pause }
+    }
+}
