@@ -1,5 +1,9 @@
 //! An end of a wait, on a clock that somebody may set.
 
+/// The milliseconds by which one VM's reading of the clock may be older than another's: each takes it once in a callback,
+/// which others run beside. What another VM has just written is not of a clock that was set back since.
+pub const OLD_READING_MS: u64 = 1_000;
+
 /// The end of a wait, in Unix milliseconds. Whoever sets the clock back makes nobody wait longer:
 /// a wait that has not begun yet is over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

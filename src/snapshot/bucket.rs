@@ -75,6 +75,11 @@ pub struct BucketFull;
 // === impl Head ===
 
 impl Head {
+    /// Returns true if it is of the state of the store that `other` is of: what counts other changes may differ.
+    pub fn is_of_state(&self, other: &Self) -> bool {
+        (self.epoch, self.revision) == (other.epoch, other.revision)
+    }
+
     /// Its bytes in shared data.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = self.epoch.as_bytes().to_vec();

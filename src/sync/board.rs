@@ -26,7 +26,7 @@ pub fn update(shared: &mut impl SharedData, mut change: impl FnMut(&mut Board) -
 }
 
 /// Changes the head, of which several VMs change different parts. Returns true if it was changed.
-pub fn update_head(shared: &mut impl SharedData, change: impl Fn(&mut Head)) -> bool {
+pub fn update_head(shared: &mut impl SharedData, mut change: impl FnMut(&mut Head)) -> bool {
     let changed = shared.update(HEAD_KEY, |bytes| {
         let mut head = Head::decode(&bytes).unwrap_or_default();
         change(&mut head);

@@ -2,7 +2,7 @@
 //! that brings nothing new. An operator may bound how long an Envoy goes on without that.
 
 use crate::{
-    deadline::Deadline,
+    deadline::{Deadline, OLD_READING_MS},
     host::{SharedData, shared_key},
 };
 
@@ -12,10 +12,6 @@ const CONFIRMED_KEY: &str = shared_key!("confirmed");
 pub fn note(shared: &mut impl SharedData, now: u64) {
     shared.write(CONFIRMED_KEY, &now.to_le_bytes());
 }
-
-/// The milliseconds by which a VM's reading of the clock may be older than another one's note: each takes it
-/// once in a callback.
-const OLD_READING_MS: u64 = 1_000;
 
 /// The end of the `span` milliseconds after the last answer; past where there was none, or the
 /// clock was set back since by more than a reading is old.

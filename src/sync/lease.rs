@@ -2,7 +2,7 @@
 
 use super::board;
 use crate::{
-    deadline::Deadline,
+    deadline::{Deadline, OLD_READING_MS},
     host::{Changed, SharedData, shared_key},
 };
 
@@ -11,7 +11,8 @@ use crate::{
 /// taken away then has to be out of use within two seconds.
 ///
 /// A holder that is kept busy for longer, or an Envoy that was paused, may find the lease taken. The answer to
-/// its poll is passed over then: who has not the lease writes nothing, and the other VM has asked anew.
+/// its poll is passed over then: the other VM has asked anew. One that loses the lease while it writes a page finds
+/// that out at the end, and has everything asked for anew ([`publish::apply`](super::publish::apply)).
 pub const LEASE_MS: u64 = 1_500;
 
 const LEASE_KEY: &str = shared_key!("lease");
@@ -73,7 +74,8 @@ struct Lease {
 
 impl Lease {
     fn is_held(&self, now: u64) -> bool {
-        !Deadline::ending(self.until, LEASE_MS).is_due(now)
+        let longest = LEASE_MS.saturating_add(OLD_READING_MS);
+        !Deadline::ending(self.until, longest).is_due(now)
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -107,6 +109,18 @@ mod tests {
         assert!(!second.hold(&mut shared, 11_000 + LEASE_MS - 1));
         assert!(second.hold(&mut shared, 11_000 + LEASE_MS));
         assert!(!first.hold(&mut shared, 11_200 + LEASE_MS));
+    }
+
+    #[test]
+    fn a_reading_that_is_a_little_older_than_the_lease_does_not_take_it() {
+        let mut shared = FakeSharedData::default();
+        let first = Holder::register(&mut shared);
+        let second = Holder::register(&mut shared);
+        assert!(first.hold(&mut shared, 1_000_000));
+        for old in [1, 10, OLD_READING_MS] {
+            assert!(!second.hold(&mut shared, 1_000_000 - old), "{old} ms older");
+        }
+        assert!(second.hold(&mut shared, 1_000_000 - OLD_READING_MS - 1));
     }
 
     #[test]

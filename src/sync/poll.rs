@@ -4,7 +4,7 @@ use super::{
     publish::{self, Applied, RefusedPage},
     unread,
 };
-use crate::{deadline::Deadline, host::SharedData, id::Id};
+use crate::{deadline::Deadline, host::SharedData, id::Id, snapshot::bucket::Head};
 
 /// The shortest wait after a poll that failed, in milliseconds; it doubles with each failure.
 const FIRST_RETRY_MS: u64 = 200;
@@ -23,7 +23,8 @@ pub struct Poller {
     instance: String,
     /// The node id that the operator gave that Envoy.
     node: Option<Id>,
-    in_flight: bool,
+    /// The state that shared data held when the poll in flight was made.
+    in_flight: Option<Head>,
     retry: Deadline,
     failures: u32,
     reset: bool,
@@ -63,7 +64,7 @@ impl Poller {
             wait_seconds,
             instance,
             node,
-            in_flight: false,
+            in_flight: None,
             retry: Deadline::default(),
             failures: 0,
             reset: false,
@@ -71,13 +72,17 @@ impl Poller {
         }
     }
 
-    /// The poll to send at `now`, if it is time for one.
+    /// The poll to send at `now`, if it is time for one: none is in flight, or one that asks for what follows on another
+    /// state than the one held now, which would wait at the refresher for nothing.
     pub fn poll(&mut self, shared: &impl SharedData, now: u64) -> Option<Poll> {
-        if self.in_flight || !self.retry.is_due(now) {
+        if !self.retry.is_due(now) {
             return None;
         }
-        self.in_flight = true;
         let head = publish::head(shared);
+        if self.in_flight.is_some_and(|asked| asked.is_of_state(&head)) {
+            return None;
+        }
+        self.in_flight = Some(head);
         let since = if self.reset { 0 } else { head.revision };
         let wait = if head.complete && !self.reset {
             self.wait_seconds
@@ -122,7 +127,7 @@ impl Poller {
         body: &[u8],
         now: u64,
     ) -> Answer {
-        self.in_flight = false;
+        self.in_flight = None;
         if status != b"200" {
             return self.failed(now);
         }
@@ -144,7 +149,7 @@ impl Poller {
 
     /// Notes that the poll in flight could not be sent, or was answered with nothing.
     pub fn failed(&mut self, now: u64) -> Answer {
-        self.in_flight = false;
+        self.in_flight = None;
         let doubled = FIRST_RETRY_MS.saturating_mul(1 << self.failures.min(8));
         self.retry = Deadline::after(now, doubled.min(LAST_RETRY_MS));
         let first = self.failures == 0;
@@ -154,7 +159,7 @@ impl Poller {
 
     /// Forgets the poll in flight.
     pub fn abandon(&mut self) {
-        self.in_flight = false;
+        self.in_flight = None;
     }
 
     /// Asks for everything anew at the next poll.

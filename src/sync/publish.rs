@@ -23,6 +23,9 @@ pub enum RefusedPage {
     Record(InvalidRecord),
     /// The page builds on another state than the one held.
     Gap,
+    /// Another VM's page came in between, of which this one may have undone a part. The head says that nothing is
+    /// held, so that everything is asked for anew.
+    Overtaken,
 }
 
 /// The state that shared data holds; the default where it holds none.
@@ -59,7 +62,7 @@ struct Lines<'p> {
 /// of it is removed; so is one for which there is no room.
 ///
 /// # Errors
-/// [`RefusedPage`], before anything is written.
+/// [`RefusedPage`]; all but [`RefusedPage::Overtaken`] before anything is written.
 pub fn apply(shared: &mut impl SharedData, bytes: &[u8], now: u64) -> Result<Applied, RefusedPage> {
     let page = Page::parse(bytes).map_err(RefusedPage::Page)?;
     let old = head(shared);
@@ -94,11 +97,19 @@ pub fn apply(shared: &mut impl SharedData, bytes: &[u8], now: u64) -> Result<App
         quota::take(shared, health.iter());
     }
     unread::write(shared, &unreadable, &lines.still_unreadable);
+    let mut is_overtaken = false;
     board::update_head(shared, |head| {
-        head.epoch = header.epoch;
-        head.revision = header.to;
-        head.complete = !header.more || (old.complete && !header.reset);
+        is_overtaken = !head.is_of_state(&old);
+        if is_overtaken {
+            (head.epoch, head.revision) = Default::default();
+        } else {
+            (head.epoch, head.revision) = (header.epoch, header.to);
+            head.complete = !header.more || (old.complete && !header.reset);
+        }
     });
+    if is_overtaken {
+        return Err(RefusedPage::Overtaken);
+    }
     Ok(Applied {
         head: head(shared),
         health,
@@ -203,6 +214,7 @@ impl RefusedPage {
             Self::Page(invalid) => invalid.word(),
             Self::Record(_) => "record",
             Self::Gap => "gap",
+            Self::Overtaken => "overtaken",
         }
     }
 }
@@ -213,6 +225,7 @@ impl std::fmt::Display for RefusedPage {
             Self::Page(invalid) => invalid.fmt(f),
             Self::Record(invalid) => invalid.fmt(f),
             Self::Gap => f.write_str("the page does not build on the revision held"),
+            Self::Overtaken => f.write_str("another VM's page came in between"),
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     header::MAX_VALUE_BYTES,
     health::{Board, quota},
-    host::{SharedData, fake::FakeSharedData},
+    host::{SharedData, Version, fake::FakeSharedData},
     id::Id,
     limit::{Counters, Subject, table},
     snapshot::{
@@ -372,6 +372,83 @@ proptest! {
         let held = view.account("acc_1").map(|account| account.generation);
         let is_of_another = !line.starts_with(r#"{"account":{"id":"acc_1","#);
         prop_assert!(held != Some(1) || is_of_another, "{line}");
+    }
+}
+
+/// Shared data in which another VM's page is applied before the `left`th write of this one's.
+struct Overtaken<'p> {
+    shared: FakeSharedData,
+    left: usize,
+    page: &'p [u8],
+}
+
+impl Overtaken<'_> {
+    fn step(&mut self) {
+        if self.left == 1 {
+            publish::apply(&mut self.shared, self.page, NOW).unwrap();
+        }
+        self.left = self.left.saturating_sub(1);
+    }
+}
+
+impl SharedData for Overtaken<'_> {
+    fn read(&self, key: &str) -> Option<(Vec<u8>, Version)> {
+        self.shared.read(key)
+    }
+
+    fn write(&mut self, key: &str, value: &[u8]) {
+        self.step();
+        self.shared.write(key, value);
+    }
+
+    fn swap(&mut self, key: &str, value: &[u8], version: Version) -> bool {
+        self.step();
+        self.shared.swap(key, value, version)
+    }
+}
+
+/// One VM stands still while it writes a page, loses the lease, and goes on when another one has written the next page.
+#[test]
+fn a_page_that_another_one_overtakes_undoes_nothing_for_long() {
+    let start = page(FIRST, true, (0, 1), false, &[account("acc_1")]);
+    let slow = page(FIRST, false, (1, 2), false, &[account("acc_2")]);
+    let fast = [removed("acc_1"), account("acc_2")];
+    let fast = page(FIRST, false, (1, 3), false, &fast);
+    let whole = page(FIRST, true, (0, 3), false, &[account("acc_2")]);
+    for left in 1.. {
+        let shared = prepared();
+        let mut overtaken = Overtaken {
+            shared: shared.clone(),
+            left,
+            page: &fast,
+        };
+        publish::apply(&mut overtaken.shared, &start, NOW).unwrap();
+        let applied = publish::apply(&mut overtaken, &slow, NOW);
+        let mut shared = shared;
+        if overtaken.left > 0 {
+            assert_eq!(applied.unwrap().head.revision, 2, "nobody was faster");
+            assert!(left > 2, "it writes a bucket, the index and the head");
+            break;
+        }
+        assert!(
+            matches!(applied, Err(RefusedPage::Overtaken)),
+            "{left}: {applied:?}"
+        );
+        // Whoever polls asks for all of it at once, although its poll for what follows is under way.
+        let mut poller = Poller::new(25, "ab".repeat(16), None);
+        let mut fast_alone = prepared();
+        for page in [&start, &fast] {
+            publish::apply(&mut fast_alone, page, NOW).unwrap();
+        }
+        assert!(poller.poll(&fast_alone, NOW).is_some());
+        assert_eq!(poller.poll(&fast_alone, NOW), None, "one is under way");
+        let poll = poller.poll(&shared, NOW).expect("a poll");
+        assert!(poll.path.contains("&since=0&"), "{}", poll.path);
+        publish::apply(&mut shared, &whole, NOW).unwrap();
+        let mut follower = Follower::default();
+        let view = follower.view(&shared).unwrap();
+        assert!(view.account("acc_1").is_none() && view.account("acc_2").is_some());
+        assert_eq!(publish::head(&shared).revision, 3);
     }
 }
 
