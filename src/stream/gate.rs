@@ -7,12 +7,14 @@
 mod coded;
 mod standing;
 
-use self::coded::{Coded, Plain};
+use self::{
+    coded::{Coded, Plain},
+    standing::Look,
+};
 use super::Event;
 use crate::{
     attempt::{EARLY_STATUS, ESTIMATE_HEADER, REDIRECT_STATUS, STATUS_HEADER},
     budget::{KeyName, NoRoom},
-    deadline::Deadline,
     decode::Fault,
     gate::{CLUSTER_HEADER, Decision, Forward, Refusal, Reply, Request, refusal::ERROR_HEADER},
     host::{Action, Host, Side, Stream},
@@ -53,8 +55,8 @@ pub struct GateStream {
     key: Option<KeyName>,
     /// The connection on which that came.
     connection: Option<u64>,
-    /// The time of the next look if the request may still go on, once it was sent on and more of it comes.
-    next_look: Deadline,
+    /// The last look if the request may go on, once it was sent on and more of it comes.
+    look: Look,
     /// True if the request has no answer yet, its connection is one more than its key may keep, and its caller can
     /// break it off.
     is_beyond: bool,
@@ -114,7 +116,7 @@ impl GateStream {
             held: 0,
             key: None,
             connection: None,
-            next_look: Deadline::default(),
+            look: Look::default(),
             is_beyond: false,
         }
     }
@@ -252,7 +254,7 @@ impl GateStream {
             if !end {
                 worker.let_in(self.context, &request)?;
             }
-            if length.is_some_and(is_too_long) && request.coding().is_some() {
+            if length.is_some_and(coded::is_too_long) && request.coding().is_some() {
                 worker.count_refused(self.context, &request);
                 return Err(worker.refuse(&request, &Refusal::Body(Fault::TooLarge)));
             }
@@ -532,11 +534,6 @@ impl Reading {
     fn needs_more(&self) -> bool {
         self.body.needs_more() && self.read < MAX_PEEK_BYTES
     }
-}
-
-/// Returns true if no coded body may be so long.
-fn is_too_long(length: u64) -> bool {
-    length > coded::MAX_CODED_BYTES as u64
 }
 
 /// Sends a request on: without the headers that must not go, with what the attempt is to be told,

@@ -8,6 +8,7 @@ use crate::{
     gate::{Refusal, Reply, Request, standing},
     host::Host,
     request::carried::TryId,
+    snapshot::View,
 };
 
 /// The most bytes that one VM has of answers without what the platform has around them, while they are held, beside what
@@ -86,6 +87,11 @@ impl<H: Host> Worker<H> {
             Some(request) => self.refuse(request, &Refusal::NoRoom(no_room)),
             None => Refusal::NoRoom(no_room).reply_to(self.sent.of(self.try_id(context))),
         })
+    }
+
+    /// Returns the version of the snapshot as it was last read; it moves with each change.
+    pub fn snapshot_version(&self) -> u64 {
+        self.follower.current().map_or(0, View::version)
     }
 
     /// Returns the answer to the request of `context`, which was sent on and of which more comes, where what it was sent on

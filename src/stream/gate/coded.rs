@@ -22,7 +22,7 @@ const MAX_SLICE_BYTES: usize = 8 * 1024 * 1024;
 
 /// The most bytes of a body as it comes: what Envoy, as it is shipped, keeps of one. What is longer
 /// is refused by the length that it tells, or else by Envoy when it has come.
-pub(super) const MAX_CODED_BYTES: usize = MAX_DECODED_BYTES;
+const MAX_CODED_BYTES: usize = MAX_DECODED_BYTES;
 
 /// A request whose body comes compressed.
 #[derive(Debug)]
@@ -151,4 +151,9 @@ impl Coded {
             made: 0,
         }
     }
+}
+
+/// Returns true if no coded body may be so long.
+pub(super) fn is_too_long(length: u64) -> bool {
+    length > MAX_CODED_BYTES as u64
 }
