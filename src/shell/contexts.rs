@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     host::{self, CallId},
-    stream::{Event, Role, beat::TICK_MS},
+    stream::{Event, Role, Vm, beat::TICK_MS},
 };
 
 /// The interval at which a gate's root ticks.
@@ -90,6 +90,16 @@ impl RootContext for Root {
 
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
+    }
+}
+
+/// A listener that is replaced takes its plugin's roots away, and Envoy their calls: where another root of the VM goes on,
+/// it makes them anew.
+impl Drop for Root {
+    fn drop(&mut self) {
+        if self.role == Some(Role::Gate) {
+            VM.with(|vm| vm.take(Vm::lose_calls));
+        }
     }
 }
 

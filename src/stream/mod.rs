@@ -195,6 +195,11 @@ impl<H: Host> Vm<H> {
         }
     }
 
+    /// Takes note that a root is gone that may have made calls.
+    pub fn lose_calls(&mut self) {
+        self.worker.lose_calls();
+    }
+
     /// Takes an event of the stream of `context`.
     fn on(&mut self, role: Role, context: u32, event: Event, stream: &mut H::Stream) -> Action {
         match role {

@@ -32,13 +32,25 @@ pub fn home_path(thing: &ThingHash, key: &Id) -> String {
     format!("/homes/{thing}?key={key}")
 }
 
+/// The milliseconds after the end of its time at which a call without an answer is lost: Envoy ends it in time, but tells
+/// nobody if the root that made it is gone.
+const LOST_MS: u64 = 1_000;
+
 /// The calls whose answers are yet to come.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    poll: Option<CallId>,
-    report: Option<CallId>,
-    records: Option<CallId>,
-    counts: Option<CallId>,
+    poll: Option<Pending>,
+    report: Option<Pending>,
+    records: Option<Pending>,
+    counts: Option<Pending>,
+}
+
+/// A call whose answer is yet to come.
+#[derive(Debug)]
+struct Pending {
+    id: CallId,
+    /// No answer will come after that.
+    until: Deadline,
 }
 
 // === impl Worker ===
@@ -47,6 +59,7 @@ impl<H: Host> Worker<H> {
     /// Takes note of the time, and sends what is to be sent now.
     pub fn tick(&mut self) {
         let now = self.host.now();
+        self.give_lost_calls_up(now);
         let Some(sync) = &mut self.sync else {
             return;
         };
@@ -93,20 +106,60 @@ impl<H: Host> Worker<H> {
             records,
             counts,
         } = &mut self.calls;
-        if poll.take_if(|one| *one == call).is_some() {
+        let is_it = |one: &mut Pending| one.id == call;
+        if poll.take_if(is_it).is_some() {
             self.polled(status, &body());
             true
-        } else if report.take_if(|one| *one == call).is_some() {
+        } else if report.take_if(is_it).is_some() {
             self.reports.answered(status);
             false
-        } else if records.take_if(|one| *one == call).is_some() {
+        } else if records.take_if(is_it).is_some() {
             self.recorded(status);
             false
-        } else if counts.take_if(|one| *one == call).is_some() {
+        } else if counts.take_if(is_it).is_some() {
             self.counted(status, &body());
             true
         } else {
             self.heard_of_home(call, status, body)
+        }
+    }
+
+    /// Takes note that a root is gone, and with it the answers to the calls that it made: which ones these are nobody keeps,
+    /// so the next tick makes all of them anew. The refresher takes none of them twice.
+    pub fn lose_calls(&mut self) {
+        let Calls {
+            poll,
+            report,
+            records,
+            counts,
+        } = &mut self.calls;
+        for one in [poll, report, records, counts].into_iter().flatten() {
+            one.until = Deadline::default();
+        }
+    }
+
+    /// Gives the calls up to which no answer will come.
+    fn give_lost_calls_up(&mut self, now: u64) {
+        let Calls {
+            poll,
+            report,
+            records,
+            counts,
+        } = &mut self.calls;
+        let is_lost = |one: &mut Pending| one.until.is_due(now);
+        let [poll, report, records, counts] =
+            [poll, report, records, counts].map(|one| one.take_if(is_lost).is_some());
+        if poll && let Some(sync) = &mut self.sync {
+            sync.poller.abandon();
+        }
+        if report {
+            self.reports.answered(b"");
+        }
+        if records {
+            self.recorded(b"");
+        }
+        if counts {
+            self.counted(b"", b"");
         }
     }
 
@@ -237,14 +290,9 @@ impl<H: Host> Worker<H> {
 
     fn send_poll(&mut self, poll: Option<Poll>) {
         let Some(poll) = poll else { return };
-        self.calls.poll = self.host.call(&Call {
-            cluster: &self.settings.refresher_cluster,
-            method: "GET",
-            path: &poll.path,
-            body: None,
-            timeout: Duration::from_secs(poll.timeout_seconds),
-        });
-        if let (None, Some(sync)) = (self.calls.poll, &mut self.sync) {
+        let timeout = Duration::from_secs(poll.timeout_seconds);
+        self.calls.poll = self.call("GET", &poll.path, None, timeout);
+        if let (None, Some(sync)) = (&self.calls.poll, &mut self.sync) {
             self.host.add(sync.metrics.polls_failed, 1);
             sync.poller.failed(self.host.recently());
         }
@@ -261,7 +309,7 @@ impl<H: Host> Worker<H> {
     fn send_records(&mut self, body: Option<String>) {
         let Some(body) = body else { return };
         self.calls.records = self.post("/reports", &body);
-        if let (None, Some(sync)) = (self.calls.records, &self.sync) {
+        if let (None, Some(sync)) = (&self.calls.records, &self.sync) {
             let now = self.host.recently();
             // Nothing follows a batch that was not sent.
             self.records.answered(b"", &sync.origin, now);
@@ -276,13 +324,26 @@ impl<H: Host> Worker<H> {
         }
     }
 
-    fn post(&mut self, path: &str, body: &str) -> Option<CallId> {
-        self.host.call(&Call {
+    fn post(&mut self, path: &str, body: &str) -> Option<Pending> {
+        self.call("POST", path, Some(body), POST_TIMEOUT)
+    }
+
+    fn call(
+        &mut self,
+        method: &'static str,
+        path: &str,
+        body: Option<&str>,
+        timeout: Duration,
+    ) -> Option<Pending> {
+        let id = self.host.call(&Call {
             cluster: &self.settings.refresher_cluster,
-            method: "POST",
+            method,
             path,
-            body: Some(body),
-            timeout: POST_TIMEOUT,
-        })
+            body,
+            timeout,
+        })?;
+        let longest = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let until = Deadline::after(self.host.recently(), longest.saturating_add(LOST_MS));
+        Some(Pending { id, until })
     }
 }

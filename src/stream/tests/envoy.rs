@@ -128,6 +128,11 @@ impl Envoy {
         configured.unwrap().unwrap();
     }
 
+    /// Runs a callback on the VM.
+    pub(super) fn take<T>(&self, callback: impl FnOnce(&mut super::Vm<FakeHost>) -> T) -> T {
+        self.vm.take(callback).unwrap()
+    }
+
     /// Another VM of the same process, as after a crash or a reload.
     pub(super) fn new_vm(&self) -> Self {
         Self {

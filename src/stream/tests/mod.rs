@@ -4,6 +4,7 @@ mod answers;
 mod beginnings;
 mod blame;
 mod budget;
+mod calls;
 mod coded;
 mod cost;
 mod envoy;

@@ -78,6 +78,22 @@ pub struct Stack<R = FakeRefresher> {
     _permit: SemaphorePermit<'static>,
 }
 
+impl<R> Stack<R> {
+    /// Gives its Envoy, which runs, listeners that are not quite those that it has, and waits until it has them alone.
+    pub async fn relist(&self, edit: impl Fn(&str) -> String) {
+        let before = self.envoy.stat("lds.update_success").await;
+        self.home.relist(edit).await;
+        eventually("other listeners", SYNC_LIMIT, async || {
+            let taken = self.envoy.stat("lds.update_success").await;
+            let draining = self.envoy.stat("total_listeners_draining").await;
+            holds(taken > before && draining == 0, || {
+                format!("{taken} taken, {draining} draining")
+            })
+        })
+        .await;
+    }
+}
+
 impl Stack<Refresher> {
     /// A stack on which `prepare` adds what it needs before anything runs but the platform.
     pub async fn real(name: &str, prepare: impl AsyncFnOnce(&Sim, &Refresher)) -> Self {

@@ -90,6 +90,29 @@ async fn status_of(caller: &Caller, status: u16) {
     .await;
 }
 
+/// A gate whose configuration changes while Envoy runs has another root from then on. The first one goes, and with it the
+/// answer to the poll that it made; the VM stays, as the accounts' clusters have it too.
+#[test]
+fn what_is_taken_away_is_out_of_use_after_the_gate_was_configured_anew() {
+    run(async {
+        let stack = stack("law-withdrawal-relisted").await;
+        stack.withdraws("before").await;
+        for attempts in [3, 2] {
+            let edit = |text: &str| {
+                let edited = text.replace(
+                    "\"max_attempts\": 4",
+                    &format!("\"max_attempts\": {attempts}"),
+                );
+                assert_ne!(edited, text);
+                edited
+            };
+            stack.relist(edit).await;
+            stack.withdraws(&format!("with-{attempts}")).await;
+        }
+        assert_eq!(stack.envoy.crashes().await, 0);
+    });
+}
+
 /// What is taken away while the refresher is down is told, and out of use once the operator's bound is over.
 #[test]
 fn what_is_taken_away_while_the_refresher_is_down_is_used_no_longer_than_the_operator_allows() {
