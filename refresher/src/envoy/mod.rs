@@ -35,8 +35,9 @@ use crate::store::{Home, Store, Taken};
 
 /// The longest long poll. Proxies and the filter's own timeout are longer.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// The time for which news waits for clusters that cannot be written.
-const SETTLE_LIMIT: Duration = Duration::from_secs(3);
+/// The time for which news waits for clusters that cannot be written: a part of the two seconds in which what is taken away
+/// has to be out of use, as the same page may take a client key away.
+const SETTLE_LIMIT: Duration = Duration::from_secs(1);
 /// The most bytes of a batch of reports: some 10,000 of them.
 const MAX_REPORTS_BYTES: usize = 1024 * 1024;
 /// The most bytes of counts: 1,000 subjects of 300 each, with room to grow.
