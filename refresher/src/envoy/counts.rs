@@ -141,8 +141,14 @@ impl LimitSums {
             return Ok(());
         }
         let limited = self.store.limited().await?;
+        // Read before anything is changed here: who asks may go away meanwhile, or the store may fail.
+        let knows = |(subject, _): &(Subject, _)| self.subjects.contains_key(subject);
+        let counts = match limited.iter().all(knows) {
+            true => Vec::new(),
+            false => self.store.day_counts().await?,
+        };
         let mut old = std::mem::take(&mut self.subjects);
-        let (mut unknown, mut moved) = (false, Vec::new());
+        let mut moved = Vec::new();
         for (subject, settings) in limited {
             let zone = Zone::of(settings.time_zone.as_deref(), settings.day_starts);
             let entry = match old.remove(&subject) {
@@ -154,29 +160,23 @@ impl LimitSums {
                     moved.extend(entry.rows(&subject, true));
                     entry
                 }
-                None => {
-                    unknown = true;
-                    Entry::new(zone, now)
-                }
+                None => Entry::new(zone, now),
             };
             self.subjects.insert(subject, entry);
         }
-        if unknown {
-            let counts = self.store.day_counts().await?;
-            let (own, foreign): (Vec<DayCount>, Vec<DayCount>) =
-                counts.into_iter().partition(|count| {
-                    let entry = self.subjects.get(&count.subject);
-                    entry.is_none_or(|entry| entry.has(count.day))
-                });
-            for count in own {
-                if let Some(entry) = self.subjects.get_mut(&count.subject) {
-                    entry.recall(count);
-                }
+        let (own, foreign): (Vec<DayCount>, Vec<DayCount>) =
+            counts.into_iter().partition(|count| {
+                let entry = self.subjects.get(&count.subject);
+                entry.is_none_or(|entry| entry.has(count.day))
+            });
+        for count in own {
+            if let Some(entry) = self.subjects.get_mut(&count.subject) {
+                entry.recall(count);
             }
-            for count in foreign {
-                if let Some(entry) = self.subjects.get_mut(&count.subject) {
-                    moved.extend(entry.recall_moved(count, now));
-                }
+        }
+        for count in foreign {
+            if let Some(entry) = self.subjects.get_mut(&count.subject) {
+                moved.extend(entry.recall_moved(count, now));
             }
         }
         if !moved.is_empty() {

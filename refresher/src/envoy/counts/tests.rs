@@ -1,4 +1,6 @@
 use latchkey::id::Id;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection as _, SqliteConnection};
 
 use super::*;
 use crate::clock::UnixMillis;
@@ -145,6 +147,31 @@ async fn a_day_outlives_the_process_and_ends_at_its_end() {
     );
     sums.store.keep_day_counts(&[], midnight).await.unwrap();
     assert!(store.day_counts().await.unwrap().is_empty());
+}
+
+/// The first counts after a start come while the store fails: what was used today is known once it does no more.
+#[tokio::test]
+async fn a_store_that_fails_at_first_costs_nobodys_day() {
+    let Fixture {
+        store,
+        key,
+        _outer: outer,
+    } = fixture().await;
+    let mut before = LimitSums::new(store.clone());
+    take(&mut before, &told(1, &key, 3, 400, 2), NOW).await;
+    let database = outer.path().join("state").join("latchkey.db");
+    let options = SqliteConnectOptions::new().filename(database);
+    let mut beside = SqliteConnection::connect_with(&options).await.unwrap();
+    let mut name = async |id: &str| {
+        let named = sqlx::query("UPDATE day_counts SET id = $1").bind(id.to_owned());
+        named.execute(&mut beside).await.unwrap();
+    };
+    name("no id").await;
+    let mut sums = LimitSums::new(store);
+    let first = told(2, &key, 1, 5, 1);
+    sums.take(&first, NOW).await.unwrap_err();
+    name(key.id.as_str()).await;
+    assert_eq!(take(&mut sums, &first, NOW).await.day.tokens, 400);
 }
 
 #[tokio::test]
