@@ -7,7 +7,7 @@ use super::{Error, Result};
 use crate::advice;
 use crate::config;
 use crate::envoy::clusters::{Clusters, names_file};
-use crate::envoy::filter_file;
+use crate::envoy::filter_file::{self, Refused};
 use crate::fault::Fault;
 use crate::files;
 use crate::files::owned::require_owned;
@@ -34,8 +34,10 @@ pub fn require_safe(envoy: &config::Envoy, catalog: &Catalog) -> Result<()> {
 pub fn require(envoy: &config::Envoy, catalog: &Catalog, clusters: &Clusters) -> Result<()> {
     require_safe(envoy, catalog)?;
     filter(envoy).require_there()?;
-    filter_file::check(envoy.wasm())
-        .map_err(|other| Error::in_file(envoy.wasm(), Fault::OtherFilter, other))?;
+    filter_file::check(envoy.wasm()).map_err(|refused| match refused {
+        Refused::Sum(error) => error.into(),
+        other @ Refused::Other { .. } => Error::in_file(envoy.wasm(), Fault::OtherFilter, other),
+    })?;
     match trust(envoy).require_there() {
         Err(error) if !names_file(clusters, &envoy.trusted_ca) => {
             let cure = advice::in_log(&error.fault);

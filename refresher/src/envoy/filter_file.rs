@@ -33,29 +33,44 @@ pub enum Found {
     },
 }
 
-/// The sums of a filter that is another one than was built.
+/// The reason why a filter is not used.
 #[derive(Debug, thiserror::Error)]
-#[error("the filter's SHA-256 is {found}, and the .sha256 beside it says '{expected}'")]
-pub struct Other {
-    expected: String,
-    found: String,
+pub enum Refused {
+    /// Another one than was built.
+    #[error("the filter's SHA-256 is {found}, and the .sha256 beside it says '{expected}'")]
+    Other {
+        /// The sum beside it.
+        expected: String,
+        /// Its own.
+        found: String,
+    },
+    /// The sum beside it cannot be read, or others could change it: it says nothing of what was built.
+    #[error(transparent)]
+    Sum(files::Error),
 }
 
 /// Logs the filter's SHA-256.
 ///
 /// # Errors
-/// If the filter is not the one that was built. One that cannot be read, as Envoy alone may, is in the log and no more.
-pub fn check(wasm: &Path) -> Result<(), Other> {
+/// If the filter is not the one that was built, or the sum beside it is of no use. A filter that cannot be read, as Envoy
+/// alone may, is in the log and no more.
+pub fn check(wasm: &Path) -> Result<(), Refused> {
     let wasm_path = wasm.display();
-    match look(wasm) {
-        Ok(Found::Same(sha256)) => {
+    let found = match sum_of(wasm) {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(%wasm_path, %error, "cannot read the filter");
+            return Ok(());
+        }
+    };
+    match compare(wasm, found).map_err(Refused::Sum)? {
+        Found::Same(sha256) => {
             tracing::info!(%wasm_path, sha256, "the filter is the one that was built");
         }
-        Ok(Found::WithoutSum(sha256)) => {
+        Found::WithoutSum(sha256) => {
             tracing::info!(%wasm_path, sha256, "the filter has no .sha256 beside it to compare with");
         }
-        Ok(Found::Other { expected, found }) => return Err(Other { expected, found }),
-        Err(error) => tracing::warn!(%wasm_path, %error, "cannot read the filter"),
+        Found::Other { expected, found } => return Err(Refused::Other { expected, found }),
     }
     Ok(())
 }
@@ -63,15 +78,22 @@ pub fn check(wasm: &Path) -> Result<(), Other> {
 /// Compares the filter with the sum beside it.
 ///
 /// # Errors
-/// If it cannot be read, or others could change it.
+/// If one of them cannot be read, or others could change it.
 pub fn look(wasm: &Path) -> Result<Found, files::Error> {
-    let read = |path: &Path, bound| read_owned(path, Readers::Anybody, bound);
+    compare(wasm, sum_of(wasm)?)
+}
+
+fn sum_of(wasm: &Path) -> Result<String, files::Error> {
     let missing = || io_error(wasm, "read it")(io::ErrorKind::NotFound.into());
-    let bytes = read(wasm, MAX_FILTER_BYTES)?.ok_or_else(missing)?;
-    let found = hex(&Sha256::digest(&*bytes));
+    let bytes = read_owned(wasm, Readers::Anybody, MAX_FILTER_BYTES)?.ok_or_else(missing)?;
+    Ok(hex(&Sha256::digest(&*bytes)))
+}
+
+/// Compares the sum that was `found` with the one beside the filter.
+fn compare(wasm: &Path, found: String) -> Result<Found, files::Error> {
     let mut sum = wasm.as_os_str().to_owned();
     sum.push(".sha256");
-    let Some(sum) = read(Path::new(&sum), MAX_SUM_BYTES)? else {
+    let Some(sum) = read_owned(Path::new(&sum), Readers::Anybody, MAX_SUM_BYTES)? else {
         return Ok(Found::WithoutSum(found));
     };
     let sum = String::from_utf8_lossy(&sum);
@@ -85,7 +107,7 @@ pub fn look(wasm: &Path) -> Result<Found, files::Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use super::*;
 
@@ -103,7 +125,15 @@ mod tests {
         assert_eq!(look(&wasm).unwrap(), Found::Same(ABC.to_owned()));
         fs::write(&wasm, "abd").unwrap();
         assert!(matches!(look(&wasm).unwrap(), Found::Other { expected, .. } if expected == ABC));
-        assert!(check(&wasm).is_err());
+        assert!(matches!(check(&wasm), Err(Refused::Other { .. })));
+        // A sum that others could change, or that is none, says nothing of what was built.
+        fs::write(&wasm, "abc").unwrap();
+        check(&wasm).unwrap();
+        fs::set_permissions(&sum, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(matches!(check(&wasm), Err(Refused::Sum(_))));
+        fs::set_permissions(&sum, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&sum, "0".repeat(8192)).unwrap();
+        assert!(matches!(check(&wasm), Err(Refused::Sum(_))));
         // What only Envoy may read is Envoy's to judge.
         fs::remove_file(&wasm).unwrap();
         check(&wasm).unwrap();
