@@ -14,7 +14,7 @@ use latchkey::label::Label;
 use serde::{Deserialize, Serialize};
 
 /// The time after which an Envoy that lacks something stays behind, and one that polls no more is gone. Between two polls
-/// of one that runs there are milliseconds, and 3 s where the VM that polls has died.
+/// of one that runs there are milliseconds, and 1.6 s where the VM that polls has died.
 const BEHIND: Duration = Duration::from_secs(5);
 /// The pause between two looks at all Envoys.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
