@@ -47,7 +47,8 @@ pub enum Command {
     Enable(Name),
     /// Take an account out of use; its login is kept fresh
     Disable(Name),
-    /// Make every Envoy forget what it learned about an account: cooldowns, strikes, a used-up quota, that it is dead
+    /// Make every Envoy forget what it learned about an account: cooldowns, strikes, a used-up quota, and that it is
+    /// dead
     Reset(Name),
     /// Delete an account and its credential; a login is revoked at the platform if the platform offers that
     #[command(aliases = REMOVE)]

@@ -11,10 +11,10 @@ use crate::envoy::clusters::discovery_response;
 /// Flags that say where Envoy finds its files.
 #[derive(Debug, Args)]
 pub struct EnvoyFiles {
-    /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml, or else as before]
+    /// The filter's file, as Envoy sees the path [default: `wasm` of [envoy] in config.toml, else the path in envoy/clusters.json]
     #[arg(long, value_name = "FILE")]
     pub wasm: Option<PathBuf>,
-    /// Envoy sees other files than this, as in another container: do not look at the filter and the certificates
+    /// Do not check the filter and the certificates: Envoy sees other files than this machine, as in another container
     #[arg(long)]
     pub envoy_elsewhere: bool,
 }

@@ -23,7 +23,7 @@ pub struct Import {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// The platform that the files are of, where they do not say it, or another than they say
+    /// The platform of the credentials, if the files do not say it or say another
     #[arg(long, value_name = "ID")]
     platform: Option<String>,
     /// The account's name, where there is one credential [default: what the file says, or its email address]
@@ -32,14 +32,14 @@ pub struct Import {
     /// The platform's account that a personal access token is for, which does not say it itself
     #[arg(long, value_name = "ID")]
     account_id: Option<String>,
-    /// The Google Cloud project that the accounts work in, where their platform has such [default: those that the accounts
-    /// have here, or else that their platform says]. A tier whose project is the platform's keeps that
+    /// The Google Cloud project of the accounts, for platforms that have projects [default: the one that each has here, else
+    /// the one that its platform names]. A free tier keeps its platform's project
     #[arg(long, value_name = "PROJECT")]
     project: Option<String>,
     /// A pool that the accounts join besides the default one
     #[arg(long)]
     pool: Option<String>,
-    /// Take a login although the account has one that lasts longer, and a key for an account that has another
+    /// Replace a login that lasts longer, and the key of an account that has another
     #[arg(long)]
     replace: bool,
     /// Leave out what cannot be taken over, and take the rest

@@ -55,7 +55,8 @@ pub struct Set {
     /// The pool of accounts that serves it
     #[arg(long)]
     pool: Option<String>,
-    /// Its caller may choose nothing, but for what --may-choose-account and --may-choose-pool beside it allow
+    /// Take away all choices of its caller, except those that --may-choose-account and --may-choose-pool give in the same
+    /// command
     #[arg(long)]
     no_choice: bool,
     #[command(flatten)]

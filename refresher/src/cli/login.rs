@@ -57,8 +57,8 @@ pub struct Login {
     /// Also get an API key for the account, and add it as an account of the platform that takes it, on the same terms
     #[arg(long)]
     api_key: bool,
-    /// The Google Cloud project that the account works in, where its platform has such [default: the one that the account
-    /// has here, or else that its platform says]. A tier whose project is the platform's keeps that
+    /// The Google Cloud project of the account, for platforms that have projects [default: the one that it has here, else the
+    /// one that its platform names]. A free tier keeps its platform's project
     #[arg(long, value_name = "PROJECT")]
     project: Option<String>,
     /// The account's own address, if its platform's profile allows one

@@ -12,7 +12,7 @@ pub struct Logout {
     /// The account's name or id
     #[arg(allow_negative_numbers = true)]
     account: String,
-    /// Forget the login although the platform does not revoke it, as where it cannot be reached
+    /// Forget the login even if the platform does not revoke it, for example because it cannot be reached
     #[arg(long)]
     forget: bool,
     /// Forget the login here and leave it as it is at the platform: another program goes on with it

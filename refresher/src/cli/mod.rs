@@ -139,7 +139,7 @@ enum Command {
     Logout(logout::Logout),
     /// Take over logins and API keys from files of other programs
     Import(import::Import),
-    /// Write accounts into a file, as the program reads it that they came from
+    /// Write accounts into a file that the program they came from can read
     Export(export::Export),
     /// Refresh an account's login now, whatever its schedule
     Refresh(refresh::Refresh),

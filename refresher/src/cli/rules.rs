@@ -30,8 +30,8 @@ pub struct RuleFlags {
     /// Off: only accounts that speak the caller's dialect serve it [default: on]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     translation: Option<Switch>,
-    /// On: a model serves itself or is not served, whatever the maps of keys and pools say and the platform does [default:
-    /// off]
+    /// On: only the model that is asked for answers; maps of keys and pools to another one do not count, and an answer of
+    /// another one is refused [default: off]
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     exact_model: Option<Switch>,
 }
@@ -40,14 +40,14 @@ pub struct RuleFlags {
 #[derive(Debug, Args)]
 #[group(skip)]
 pub struct DemandFlags {
-    /// The amount that models are to think, whatever its caller says: none, minimal, low, medium, high, xhigh or max;
-    /// any: as the caller says
+    /// The effort with which models think, in place of the caller's: none, minimal, low, medium, high, xhigh or max; any:
+    /// the caller's
     #[arg(long, value_name = "WORD|any", value_parser = effort)]
     effort: Option<Setting<EffortWord>>,
-    /// The most that they are to think; any: no bound
+    /// The highest effort with which models think: a request for more becomes one for that; any: no bound
     #[arg(long, value_name = "WORD|any", value_parser = effort)]
     max_effort: Option<Setting<EffortWord>>,
-    /// The service tier, whatever its caller says: auto, default, flex or priority; any: as the caller says
+    /// The service tier, in place of the caller's: auto, default, flex or priority; any: the caller's
     #[arg(long, value_name = "TIER|any", value_parser = tier)]
     service_tier: Option<Setting<ServiceTier>>,
 }

@@ -22,7 +22,7 @@ pub struct Serve {
     /// Let --metrics-listen be an address that other machines reach
     #[arg(long, requires = "metrics_listen")]
     metrics_anywhere: bool,
-    /// Show metrics to those who ask for that name, beside addresses and localhost; may be given several times
+    /// Answer metrics requests for this host name too, besides addresses and localhost; may be given several times
     #[arg(long, value_name = "NAME", requires = "metrics_listen")]
     metrics_host: Vec<String>,
 }

@@ -33,8 +33,7 @@ struct LimitFlags {
     /// The beginning of the day there: a time such as 08:00, or none for midnight
     #[arg(long, value_name = "HH:MM|none", value_parser = time_of_day)]
     day_starts: Option<Given<TimeOfDay>>,
-    /// Requests served at the same time, or none for no limit, whatever the profile of an account's platform says;
-    /// `accounts set --default-limits` goes back to the profile's
+    /// Requests served at the same time, or none for no limit
     #[arg(long, value_name = "N|none", value_parser = small, allow_negative_numbers = true)]
     streams: Option<Given<NonZeroU32>>,
 }
