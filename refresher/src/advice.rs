@@ -71,6 +71,9 @@ pub const OLDER_COPY: &str = "put the newest copy back; where there is none, log
 pub const RESTART: &str =
     "restart `refresher serve`, which reads the configuration and the profiles when it starts";
 
+/// The cure of a filter that is not the one that was built.
+pub const OF_ONE_BUILD: &str = "copy latchkey.wasm and latchkey.wasm.sha256 together from one build (make wasm), and restart Envoy";
+
 /// Asks the platform about an account, as a shell takes it.
 pub fn check_command(account: &str) -> String {
     format!("refresher accounts check {}", shell_word(account))
@@ -248,11 +251,9 @@ fn on_command_line(fault: &Fault) -> Option<String> {
              files than this, as in another container, add --envoy-elsewhere"
                 .to_owned()
         }
-        Fault::OtherFilter => {
-            "copy latchkey.wasm and latchkey.wasm.sha256 together from one build (make wasm), and restart Envoy; where Envoy \
-             sees other files than this, as in another container, add --envoy-elsewhere"
-                .to_owned()
-        }
+        Fault::OtherFilter => format!(
+            "{OF_ONE_BUILD}; where Envoy sees other files than this, as in another container, add --envoy-elsewhere"
+        ),
         Fault::RelativePath => {
             "give the whole path, as Envoy sees it: --wasm, or `wasm` or `trusted_ca` of [envoy] in config.toml; where Envoy \
              sees other files than this, as in another container, add --envoy-elsewhere"
@@ -369,7 +370,7 @@ fn renewal(how: Failure, login: &str) -> String {
             "see to this machine's DNS, firewall and proxy, and to the proxy of the account; {TRIES_AGAIN}"
         ),
         Failure::Troubled => format!(
-            "{TRIES_AGAIN}; where the platform is well, see to what stands between, as a proxy"
+            "{TRIES_AGAIN}; if the platform is well, check what stands between, such as a proxy"
         ),
     }
 }

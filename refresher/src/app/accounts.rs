@@ -89,14 +89,12 @@ pub fn own_base_url(profile: &Profile, text: Option<&str>) -> Result<Option<Base
     match (text, profile.upstream.of_accounts) {
         (None, OwnBaseUrl::None | OwnBaseUrl::Optional) => Ok(None),
         (None, OwnBaseUrl::Required) => {
-            let sentence = format!(
-                "expected a base URL for an account of {id}: its profile names none that they all have"
-            );
+            let sentence = format!("expected a base URL: each account of {id} has its own");
             Err(Error::new(Fault::NeedsBaseUrl, sentence))
         }
         (Some(_), OwnBaseUrl::None) => refused(format!(
-            "expected no base URL for an account of {id}: the profile of {id} does not say account_base_url = true, \
-             so all its accounts are reached at {}",
+            "expected no base URL: all accounts of {id} are reached at {}, as its profile does not say account_base_url = \
+             true",
             profile.upstream.url.as_str()
         )),
         (Some(text), OwnBaseUrl::Optional | OwnBaseUrl::Required) => {
@@ -311,7 +309,7 @@ pub async fn check(app: &App, account: &str) -> Result<Finding> {
     let profile = app.catalog.usable(&platform)?;
     let probe = profile.probe.as_ref().ok_or_else(|| {
         let sentence = format!(
-            "platform {platform} has no [probe] in its profile, so no call is known that tells if it takes a credential"
+            "platform {platform} has no [probe] in its profile, so there is no call that could test a credential"
         );
         Error::new(Fault::Invalid, sentence)
     })?;

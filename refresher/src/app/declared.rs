@@ -63,7 +63,7 @@ pub async fn apply(
             Ok(new) => waiting.extend(new),
             Err(error) => {
                 let (account, cure) = (&declared.name, advice::in_log(&error.fault));
-                tracing::warn!(account, %error, cure, "an account of config.toml cannot be brought in line with it");
+                tracing::warn!(account, %error, cure, "cannot bring an account in line with config.toml");
             }
         }
     }
@@ -234,7 +234,7 @@ async fn way_out(
             account,
             variable = name,
             problem,
-            "an account of config.toml has no proxy: it keeps the one that it had, or else none of its requests leaves"
+            "cannot set the proxy of an account of config.toml: it keeps its last one; without any, none of its requests leaves"
         );
         before.clone().map_or_else(|| Proxy::parse(NOWHERE, None), Ok)
     });

@@ -52,6 +52,9 @@ pub enum Imported {
 /// The reason why nothing was taken from the file.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
+    /// A file with nothing in it but blanks.
+    #[error("expected JSON or CSV, found an empty file")]
+    Blank,
     /// A file that is neither JSON nor a table of keys.
     #[error(
         "line {line}, column {column}: expected JSON, or CSV with the columns name, platform and key in its first line; \

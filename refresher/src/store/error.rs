@@ -36,13 +36,13 @@ pub enum Error {
         found: String,
     },
     /// The database is gone, and what lies beside it is there still.
-    #[error("{}: it is gone; there was a database here, as high-water.json beside it says", path.display())]
+    #[error("{}: the database is gone; high-water.json beside it says that there was one", path.display())]
     Lost {
         /// The database.
         path: PathBuf,
     },
     /// Another program reads the new database while it is made, so that a part of it would stay behind in its log.
-    #[error("{}: another program reads it while it is being made", path.display())]
+    #[error("{}: another program opened the database while it was being made", path.display())]
     LogInUse {
         /// The database, where it is made.
         path: PathBuf,
@@ -119,8 +119,8 @@ pub enum Error {
     },
     /// A platform, or the doors, in the database are not what was published there.
     #[error(
-        "the database has another platform, or other doors, than the daemon published: another program, or an earlier \
-         release, wrote to it; the daemon publishes them anew at its next start"
+        "another program, or an earlier release, changed a platform or the doors in the database; the daemon publishes them \
+         anew when it starts"
     )]
     NotPublished,
     /// No record has the name.
@@ -226,8 +226,8 @@ fn found_in_column(said: &str) -> String {
 pub enum Unfit {
     /// Its name, which goes into headers, tables and commands.
     #[error(
-        "expected a name of 1 to {MAX_NAME} letters (a-z, A-Z), digits, signs and blanks, without a - at its beginning and \
-         a blank at either end"
+        "expected a name of 1 to {MAX_NAME} letters (a-z, A-Z), digits, signs and blanks that does not begin with - and has \
+         no blank at either end"
     )]
     Name,
     /// Its name, which is an id at the same time.

@@ -601,7 +601,7 @@ fn what_only_reads_or_changes_makes_nothing() {
     for command in [&["status"][..], &["serve"], &["pools", "create", "x"]] {
         let said = installation.fails(command);
         assert!(
-            said.contains("latchkey.db: it is gone") && said.contains("backup"),
+            said.contains("latchkey.db: the database is gone") && said.contains("backup"),
             "{command:?}: {said}"
         );
         assert!(!database.exists(), "{command:?}");

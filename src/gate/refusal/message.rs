@@ -79,7 +79,7 @@ impl Refusal {
             }
             Self::Upgrade => "The gateway does not speak WebSocket. Use plain HTTP.",
             Self::UnknownCoding => {
-                "The gateway reads a request's body with one content-encoding, gzip or zstd, or without any. Send it so, or uncompressed."
+                "The gateway reads bodies that are uncompressed, or compressed once with gzip or zstd. Send it in one of these forms."
             }
             Self::Body(fault) => broken_body(*fault),
             Self::NoPool => {
@@ -161,7 +161,7 @@ impl Refusal {
                 ));
             }
             Self::NoSuchThing => {
-                "This client key made nothing of this id through the gateway, or made it long ago. What another key made is not shown."
+                "The gateway knows nothing with this id that this client key made: it may be too old, or another key's."
             }
             Self::HomeUnknown => {
                 "The gateway could not find out which account has what this request names: its refresher does not answer. Try again."
@@ -179,7 +179,7 @@ impl Refusal {
                 "The gateway has not heard from its refresher for longer than its operator allows, so it does not know who may still use it. Its operator should start the refresher."
             }
             Self::Withdrawn => {
-                "What was to serve this request was taken away or changed while it was under way: the account, or what its client key may use. Send it again."
+                "The account, or what this client key may use, was changed while this request was under way. Send it again."
             }
             Self::NoCredential => {
                 "The account that was chosen for this request is gone. Nothing was sent to the platform. Try again."

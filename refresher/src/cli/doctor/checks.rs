@@ -123,7 +123,7 @@ fn not_taken(facts: &Facts) -> Vec<Finding> {
                 Wrong,
                 "configuration",
                 format!("account {account} of config.toml is not taken: {why}"),
-                "mend that, and restart `refresher serve`",
+                "correct that, and restart `refresher serve`",
             ),
             None => finding(
                 Wrong,

@@ -24,6 +24,9 @@ const NAME: Names = &["name"];
 /// If it is of no known form, or holds none.
 pub fn recognise(text: &str) -> Result<Vec<Entry>, Error> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    if text.trim().is_empty() {
+        return Err(Error::Blank);
+    }
     let entries = match keys::is_table(text) {
         true => keys::table(text)?,
         false => in_json(parse(text)?)?,

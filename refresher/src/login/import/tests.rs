@@ -167,6 +167,9 @@ fn errors_name_the_field_and_never_its_value() {
         );
     }
     assert_eq!(imported("[]").unwrap_err(), Error::Empty);
+    for blank in ["", " \n\t\n", "\u{feff}\n"] {
+        assert_eq!(imported(blank).unwrap_err(), Error::Blank);
+    }
     let number = imported("7").unwrap_err().to_string();
     assert!(
         number.starts_with("the file: expected an object"),
@@ -183,7 +186,7 @@ fn errors_name_the_field_and_never_its_value() {
 #[test]
 fn a_file_cut_short_anywhere_is_refused_with_its_place() {
     let whole = fixture!("chatgpt").trim_end();
-    for end in 0..whole.len() {
+    for end in 1..whole.len() {
         let error = imported(&whole[..end]).unwrap_err();
         assert!(matches!(error, Error::Syntax { .. }), "at {end}: {error}");
     }

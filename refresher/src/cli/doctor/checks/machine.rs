@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::super::Finding;
 use super::super::Severity::{Broken, Note, Wrong};
 use super::{finding, only};
-use crate::advice::{Door, RESTART, cure, shell_word};
+use crate::advice::{Door, OF_ONE_BUILD, RESTART, cure, shell_word};
 use crate::app::Error;
 use crate::app::doctor::{Facts, Gateway, OpenState, SocketState, Space, Unread};
 use crate::envoy::filter_file::Found;
@@ -216,7 +216,7 @@ pub(super) fn filter(facts: &Facts) -> Vec<Finding> {
                     beginning(is),
                     beginning(expected)
                 ),
-                "copy latchkey.wasm and latchkey.wasm.sha256 together from one build, and restart Envoy",
+                OF_ONE_BUILD,
             )),
             Err(Unread::Refused(error)) => found.push(Finding {
                 severity: Wrong,
@@ -372,8 +372,7 @@ pub(super) fn escape(facts: &Facts) -> Vec<Finding> {
             Broken,
             "escape",
             "Envoy's escape listener does not answer: a request whose platform cannot be reached goes to no other account",
-            "restart Envoy; and start no second one on this state directory, which takes the first one's sockets, but to take \
-             its place",
+            "restart Envoy. Run one Envoy on a state directory: a second one takes the first one's sockets",
         )
     }))
 }
@@ -397,7 +396,7 @@ pub(super) fn envoys(facts: &Facts) -> Vec<Finding> {
                 format!(
                     "an Envoy {name} has not polled for {seconds} s, and another of that name does"
                 ),
-                "nothing, where that one took its place; else start it again, and give each a node id of its own",
+                "do nothing if that one replaced it; else start it again, and give each Envoy its own node id",
             ));
         }
         let (problem, cure) = match (envoy.gone_seconds, &envoy.why) {
