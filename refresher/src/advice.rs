@@ -191,7 +191,7 @@ fn on_command_line(fault: &Fault) -> Option<String> {
         ),
         Fault::NotPublished => "run: refresher serve; then this again".to_owned(),
         Fault::NoPlatformsFolder => "make it, or correct platforms_dir in config.toml".to_owned(),
-        Fault::NoChange { kind } => format!("see: refresher {} set --help", noun(*kind)),
+        Fault::NoChange => "see: refresher keys set --help".to_owned(),
         Fault::LaxMode { path, wanted } => format!("run: chmod {wanted} {}", shell_word(path)),
         Fault::ForeignOwner { path, owner, user } => format!(
             "run it as that user, where the installation is theirs: sudo -u {owner} refresher …; else run: chown {user} {}; \

@@ -207,10 +207,7 @@ pub enum Fault {
     /// The folder of profiles cannot be read.
     NoPlatformsFolder,
     /// A change changes nothing.
-    NoChange {
-        /// The kind of record.
-        kind: Kind,
-    },
+    NoChange,
     /// A file is within reach of other users.
     LaxMode {
         /// The file.

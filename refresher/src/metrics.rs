@@ -3,10 +3,7 @@
 //! The numbers begin with the process, as Prometheus expects of counters, but for those by Envoy process, which the store
 //! keeps. Labels hold ids and words of ours, and the node ids of Envoys; each has at most [`MAX_VALUES`] values.
 //!
-//! The page has requests (by platform, account and class of status), tokens (by platform, account and kind), records
-//! (ingested, duplicate, malformed), refreshes (ok, failed, login_ended), polls, accounts by status, those that end soon,
-//! those whose refreshes fail and those that cool down, the windows of their quota, the snapshot's revision, records that cannot go to Envoy, the revision that each Envoy process holds, how long it stays behind and
-//! what it cannot read, and its requests that began and that are recorded.
+//! docs/metrics.md lists the metrics.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};

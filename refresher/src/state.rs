@@ -33,7 +33,7 @@ pub enum Error {
         /// The state directory, which need not exist.
         path: PathBuf,
     },
-    /// Neither a flag nor the environment names a directory.
+    /// Neither the caller nor the environment names a directory.
     #[error("no state directory is named")]
     Nowhere,
 }
@@ -45,17 +45,18 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// `flag`, else `$LATCHKEY_STATE_DIR`, else `$XDG_STATE_HOME/latchkey`, else `~/.local/state/latchkey`.
+    /// `named`, else `$LATCHKEY_STATE_DIR`, else `$XDG_STATE_HOME/latchkey`, else `~/.local/state/latchkey`.
     /// `variable` reads the environment; an empty variable counts as unset.
     ///
     /// # Errors
     /// [`Error::Nowhere`] if none is set.
     pub fn locate(
-        flag: Option<PathBuf>,
+        named: Option<PathBuf>,
         variable: impl Fn(&str) -> Option<PathBuf>,
     ) -> Result<PathBuf, Error> {
         let set = |name| variable(name).filter(|path| !path.as_os_str().is_empty());
-        flag.or_else(|| set("LATCHKEY_STATE_DIR"))
+        named
+            .or_else(|| set("LATCHKEY_STATE_DIR"))
             .or_else(|| Some(set("XDG_STATE_HOME")?.join("latchkey")))
             .or_else(|| Some(set("HOME")?.join(".local/state/latchkey")))
             .ok_or(Error::Nowhere)
@@ -249,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_directory_comes_from_the_flag_then_the_environment() {
+    fn the_directory_is_the_named_one_then_that_of_the_environment() {
         let environment = |set: &'static [(&str, &str)]| {
             move |name: &str| {
                 set.iter()

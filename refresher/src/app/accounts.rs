@@ -167,7 +167,7 @@ pub async fn add(app: &App, caller: Caller, new: NewKey<'_>) -> Result<Added> {
         .save_account(account, new.terms, new.replace, app.now());
     match saved.await {
         Ok(saved) => {
-            caller.changes("accounts add", new.name);
+            caller.changes("account added", new.name);
             Ok(Added {
                 saved,
                 was_packed,
@@ -266,7 +266,7 @@ pub async fn set(
     };
     let set = app.store.set_account(account, changes, terms, app.now());
     set.await?;
-    caller.changes("accounts set", account);
+    caller.changes("account changed", account);
     Ok(())
 }
 
@@ -276,7 +276,7 @@ pub async fn set(
 /// If there is no such account, or it needs a login.
 pub async fn enable(app: &App, caller: Caller, account: &str) -> Result<bool> {
     let changed = app.store.enable(account, app.now()).await?;
-    caller.changes("accounts enable", account);
+    caller.changes("account enabled", account);
     Ok(changed)
 }
 
@@ -286,7 +286,7 @@ pub async fn enable(app: &App, caller: Caller, account: &str) -> Result<bool> {
 /// If there is no such account.
 pub async fn disable(app: &App, caller: Caller, account: &str) -> Result<bool> {
     let changed = app.store.disable(account, app.now()).await?;
-    caller.changes("accounts disable", account);
+    caller.changes("account disabled", account);
     Ok(changed)
 }
 
@@ -296,7 +296,7 @@ pub async fn disable(app: &App, caller: Caller, account: &str) -> Result<bool> {
 /// If there is no such account.
 pub async fn reset(app: &App, caller: Caller, account: &str) -> Result<Status> {
     let status = app.store.reset(account, app.now()).await?;
-    caller.changes("accounts reset", account);
+    caller.changes("account reset", account);
     Ok(status)
 }
 
@@ -375,7 +375,7 @@ pub async fn remove(app: &App, caller: Caller, account: &str) -> Result<Removed>
     let pools = pools.filter(|pool| pool.members.iter().any(|one| one.account == account.name));
     let pools = pools.map(|pool| pool.id).collect();
     app.store.remove_account(&account.id).await?;
-    caller.changes("accounts remove", &account.name);
+    caller.changes("account removed", &account.name);
     let profile = app.catalog.profile(&account.platform).ok();
     Ok(Removed {
         name: account.name,

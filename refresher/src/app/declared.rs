@@ -311,7 +311,7 @@ async fn renew(
         origin: Some(&origin),
     };
     let saved = app.store.save_accounts(&[member], terms, now).await?;
-    Caller::LocalOperator.changes("config.toml", &declared.name);
+    Caller::LocalOperator.changes("account declared", &declared.name);
     let generation = known.map_or(1, |account| account.generation + 1);
     Ok(saved
         .into_iter()

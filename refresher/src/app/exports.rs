@@ -29,7 +29,7 @@ pub async fn export(app: &App, caller: Caller, names: &[String], to: &Path) -> R
     let text = write(&accounts).map_err(|error| Error::new(Fault::Invalid, error))?;
     create_private(to, text.as_bytes()).map_err(Error::of_handed_file)?;
     for name in names {
-        caller.changes("export", name);
+        caller.changes("account exported", name);
     }
     let is_login = |one: &template::Exported| matches!(one.credential, Credential::OAuth(_));
     Ok(Exported {

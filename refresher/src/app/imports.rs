@@ -211,7 +211,7 @@ pub async fn take_over(
     let saved = finish_all(&app.store, grants.collect(), terms, app.now()).await?;
     let taken = plan.planned.iter().zip(saved);
     let taken = taken.map(|(one, saved)| {
-        caller.changes("import", &one.name);
+        caller.changes("account imported", &one.name);
         let is_login = matches!(one.credential, Credential::OAuth(_));
         Taken {
             login: is_login.then_some(saved),

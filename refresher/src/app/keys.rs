@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::limits::{Limits, Use};
 use super::{App, Caller, Error, Result};
 use crate::clock::UnixMillis;
-use crate::fault::{Fault, Kind};
+use crate::fault::Fault;
 use crate::id::ClientKeyId;
 use crate::limits::Effective;
 use crate::store::{ClientKey, KeyChange, NewClientKey, Rules};
@@ -132,7 +132,7 @@ pub async fn create(
     streams.get_or_insert(Some(NEW_KEY_STREAMS));
     let new = app.store.create_client_key(name, pool, &rights, app.now());
     let new = new.await?;
-    caller.changes("keys create", name);
+    caller.changes("key made", name);
     Ok(new)
 }
 
@@ -142,12 +142,10 @@ pub async fn create(
 /// If nothing is to change, or there is no such key or pool.
 pub async fn set(app: &App, caller: Caller, key: &str, change: &KeyChange) -> Result<ClientKeyId> {
     if *change == KeyChange::default() {
-        let kind = Kind::ClientKey;
-        let sentence = "expected at least one flag that says what to change";
-        return Err(Error::new(Fault::NoChange { kind }, sentence));
+        return Err(Error::new(Fault::NoChange, "expected at least one change"));
     }
     let id = app.store.set_client_key(key, change).await?;
-    caller.changes("keys set", key);
+    caller.changes("key changed", key);
     Ok(id)
 }
 
@@ -173,6 +171,6 @@ pub async fn revoke(app: &App, caller: Caller, key: &str) -> Result<ClientKeyId>
         }
         outcome => outcome?,
     };
-    caller.changes("keys revoke", key);
+    caller.changes("key revoked", key);
     Ok(id)
 }

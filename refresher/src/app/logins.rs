@@ -139,7 +139,7 @@ pub async fn refresh(app: &App, caller: Caller, name: &str) -> Result<Fresh> {
     let (store, settings) = (app.store.clone(), app.config.refresh);
     let engine = Engine::new(store, endpoints, SystemClock, settings);
     let refreshed = engine.refresh(&account.id, account.generation).await?;
-    caller.changes("refresh", name);
+    caller.changes("refresh asked for", name);
     let name = account.name;
     match refreshed {
         Refreshed::Done(generation) => Ok(Fresh::Refreshed(generation)),

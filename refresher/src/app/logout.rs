@@ -56,7 +56,7 @@ pub async fn log_out(
         return Err(Error::new(Fault::NoLogin { account }, sentence));
     }
     let taken = take_out(app, &account.id).await?;
-    caller.changes("logout", &account.name);
+    caller.changes("account logged out", &account.name);
     if taken.credential.is_empty() {
         return Ok(LoggedOut::Before);
     }

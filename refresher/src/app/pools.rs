@@ -20,7 +20,7 @@ pub async fn list(app: &App) -> Result<Vec<Pool>> {
 /// If the name is taken, or none that a pool may have.
 pub async fn create(app: &App, caller: Caller, pool: &str, policy: Policy) -> Result<()> {
     app.store.create_pool(pool, policy).await?;
-    caller.changes("pools create", pool);
+    caller.changes("pool made", pool);
     Ok(())
 }
 
@@ -36,7 +36,7 @@ pub async fn set(
     rules: &RuleChange,
 ) -> Result<()> {
     app.store.set_pool(pool, policy, rules).await?;
-    caller.changes("pools set", pool);
+    caller.changes("pool changed", pool);
     Ok(())
 }
 
@@ -53,7 +53,7 @@ pub async fn add(
     tier: Option<Tier>,
 ) -> Result<()> {
     app.store.add_to_pool(pool, accounts, weight, tier).await?;
-    caller.changes("pools add", pool);
+    caller.changes("pool member added", pool);
     Ok(())
 }
 
@@ -63,7 +63,7 @@ pub async fn add(
 /// If there is no such pool or account, or an account is not in it.
 pub async fn drop(app: &App, caller: Caller, pool: &str, accounts: &[String]) -> Result<()> {
     app.store.drop_from_pool(pool, accounts).await?;
-    caller.changes("pools drop", pool);
+    caller.changes("pool member removed", pool);
     Ok(())
 }
 
@@ -73,6 +73,6 @@ pub async fn drop(app: &App, caller: Caller, pool: &str, accounts: &[String]) ->
 /// If there is no such pool, keys use it, or it is the default one.
 pub async fn remove(app: &App, caller: Caller, pool: &str) -> Result<()> {
     app.store.remove_pool(pool).await?;
-    caller.changes("pools remove", pool);
+    caller.changes("pool removed", pool);
     Ok(())
 }

@@ -17,7 +17,7 @@ pub struct Running<'a> {
 /// If another one is running.
 pub fn begin(app: &App, caller: Caller) -> Result<Running<'_>> {
     let _lock = app.state.lock_rotation()?;
-    caller.changes("rotate-key", "");
+    caller.changes("rotation begun", "");
     Ok(Running {
         rotation: app.store.rotation(&app.state),
         app,

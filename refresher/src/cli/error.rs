@@ -143,7 +143,7 @@ pub(super) fn misfits(fault: &Fault) -> bool {
         | Fault::UnfitProxy
         | Fault::SeveralUnfit
         | Fault::NoUsableLogin { .. }
-        | Fault::NoChange { .. }
+        | Fault::NoChange
         | Fault::DefaultPool
         | Fault::MetricsExposed => true,
         Fault::Unknown { .. }

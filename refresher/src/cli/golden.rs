@@ -782,6 +782,7 @@ fn advice() {
         },
         Fault::MaskedKey,
         Fault::NotPublished,
+        Fault::NoChange,
         Fault::NameOfAnother { account: name() },
         Fault::PoolInUse {
             pool: name(),
@@ -913,7 +914,6 @@ fn advice() {
         faults.extend([
             Fault::Unknown { kind, name: name() },
             Fault::NameTaken { kind, name: name() },
-            Fault::NoChange { kind },
         ]);
     }
     for how in Failure::ALL.map(Some).into_iter().chain([None]) {

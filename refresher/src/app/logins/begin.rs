@@ -298,7 +298,7 @@ impl Begun<'_> {
         };
         let account = finish(&app.store, &self.profile, granted, whose, app.now());
         let account = account.await.map_err(Error::from)?;
-        caller.changes("login", &account.name);
+        caller.changes("account logged in", &account.name);
         let key = match ask.api_key {
             true => self.add_key(caller, &account).await.map(Some),
             false => Ok(None),
