@@ -123,12 +123,15 @@ impl<A: AsksQuota, C: Clock> Quotas<A, C> {
         let now = self.clock.now();
         let out = quota::out(&figures, endpoint.every, now);
         for noticed in self.store.end_asking(&asking, &figures, out, now).await? {
-            if let Noticed::CoolingDown { account, held, .. } = noticed {
-                let end = UnixMillis(i64::try_from(held.until).unwrap_or(i64::MAX));
+            if let Noticed::CoolingDown {
+                account, cooldown, ..
+            } = noticed
+            {
+                let end = UnixMillis(i64::try_from(cooldown.until).unwrap_or(i64::MAX));
                 tracing::info!(
                     account,
                     seconds = end.since(now).as_secs(),
-                    guessed = held.guessed,
+                    guessed = cooldown.guessed,
                     "the quota of an account is used up, as its platform says that was asked: other accounts serve until then"
                 );
             }

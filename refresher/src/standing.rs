@@ -78,16 +78,16 @@ impl Standing {
         }
     }
 
-    /// The state of `account` at `now`, with `held` against it.
+    /// The state of `account` at `now`, which has these `cooldowns`.
     pub fn of(
         account: &Account,
-        held: &[Cooldown],
+        cooldowns: &[Cooldown],
         platform_is_on: bool,
         now: UnixMillis,
     ) -> Standing {
         let stored = Standing::stored(account, now);
         let millis = u64::try_from(now.0).unwrap_or(0);
-        let keeps_out = |held: &Cooldown| held.scope == Scope::Account && held.until > millis;
+        let keeps_out = |one: &Cooldown| one.scope == Scope::Account && one.until > millis;
         let has_expired = account
             .credential_expires_at
             .is_some_and(|time| time <= now);
@@ -95,7 +95,7 @@ impl Standing {
             Standing::NeedsLogin if account.is_logged_out() => Standing::LoggedOut,
             // Nobody can log in there before.
             Standing::NeedsLogin if !platform_is_on => Standing::PlatformOff,
-            Standing::Active if held.iter().any(keeps_out) => Standing::CoolingDown,
+            Standing::Active if cooldowns.iter().any(keeps_out) => Standing::CoolingDown,
             Standing::Active if !platform_is_on => Standing::PlatformOff,
             Standing::Active if has_expired => Standing::TokenExpired,
             _ => stored,
@@ -130,7 +130,7 @@ mod tests {
 
     const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
-    fn held(scope: Scope, until: i64) -> Cooldown {
+    fn cooldown(scope: Scope, until: i64) -> Cooldown {
         Cooldown {
             scope,
             until: until.try_into().unwrap(),
@@ -171,10 +171,10 @@ mod tests {
         (expired.credential_expires_at, expired.expires_at) = (Some(past), Some(later));
         let mut logged_out = account(Status::NeedsLogin);
         logged_out.reason = Some(LOGGED_OUT.to_owned());
-        let out = [held(Scope::Account, later.0)];
-        let lapsed = [held(Scope::Account, past.0)];
-        let model = [held(Scope::Model("gpt-5".try_into().unwrap()), later.0)];
-        for (account, held, is_on, expected) in [
+        let out = [cooldown(Scope::Account, later.0)];
+        let lapsed = [cooldown(Scope::Account, past.0)];
+        let model = [cooldown(Scope::Model("gpt-5".try_into().unwrap()), later.0)];
+        for (account, cooldowns, is_on, expected) in [
             (account(Status::Active), &lapsed[..], true, Standing::Active),
             (account(Status::Active), &model, true, Standing::Active),
             (account(Status::Active), &out, false, Standing::CoolingDown),
@@ -192,7 +192,7 @@ mod tests {
             (logged_out, &[], true, Standing::LoggedOut),
             (account(Status::Disabled), &[], true, Standing::Disabled),
         ] {
-            let found = Standing::of(&account, held, is_on, NOW);
+            let found = Standing::of(&account, cooldowns, is_on, NOW);
             assert_eq!(found, expected, "{account:?}");
         }
     }

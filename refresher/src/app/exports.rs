@@ -77,7 +77,7 @@ async fn exported(app: &App, name: &str) -> Result<template::Exported> {
     Ok(template::Exported {
         template,
         credential,
-        expires_at: account.credential_expires_at,
+        credential_expires_at: account.credential_expires_at,
         issued_at: account.issued_at,
     })
 }

@@ -97,7 +97,7 @@ pub enum Kind {
     /// A login, which Latchkey refreshes from then on.
     Login {
         /// The end of the access token, where that is known.
-        expires_at: Option<UnixMillis>,
+        credential_expires_at: Option<UnixMillis>,
     },
     /// A personal access token, which nobody can refresh.
     AccessToken,

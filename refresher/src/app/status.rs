@@ -115,15 +115,15 @@ pub struct Cooldown {
 }
 
 impl From<snapshot::Cooldown> for Cooldown {
-    fn from(held: snapshot::Cooldown) -> Cooldown {
+    fn from(cooldown: snapshot::Cooldown) -> Cooldown {
         Cooldown {
-            model: match held.scope {
+            model: match cooldown.scope {
                 Scope::Account => None,
                 Scope::Model(model) => Some(model.as_str().to_owned()),
             },
-            until: held.until,
-            guessed: held.guessed,
-            reason: held.reason.as_str().to_owned(),
+            until: cooldown.until,
+            guessed: cooldown.guessed,
+            reason: cooldown.reason.as_str().to_owned(),
         }
     }
 }
@@ -160,7 +160,7 @@ impl AccountView {
         }
         let millis = u64::try_from(now.0).unwrap_or(0);
         let running = health.entries.into_iter();
-        let running = running.filter(|held| !held.has_ended(millis));
+        let running = running.filter(|one| !one.has_ended(millis));
         let has = |pool: &&Pool| pool.members.iter().any(|one| one.account == account.name);
         let pools = pools.iter().filter(has).map(|pool| pool.id.clone());
         let limits = account.limits.over(defaults);

@@ -137,7 +137,7 @@ fn would(Line { at, becomes }: &Line, now: UnixMillis) -> String {
             };
             let kind = match kind {
                 Kind::Login {
-                    expires_at: Some(end),
+                    credential_expires_at: Some(end),
                     ..
                 } => format!("a login that ends {}", relative(*end, now)),
                 Kind::Login { .. } => "a login".to_owned(),

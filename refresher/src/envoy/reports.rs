@@ -209,15 +209,15 @@ fn log(noticed: &Noticed, now: UnixMillis) {
     match noticed {
         Noticed::CoolingDown {
             account,
-            held,
+            cooldown,
             again,
         } => {
-            let end = UnixMillis(i64::try_from(held.until).unwrap_or(i64::MAX));
-            let model = match &held.scope {
+            let end = UnixMillis(i64::try_from(cooldown.until).unwrap_or(i64::MAX));
+            let model = match &cooldown.scope {
                 Scope::Account => None,
                 Scope::Model(model) => Some(model.as_str()),
             };
-            let (reason, guessed) = (held.reason.as_str(), held.guessed);
+            let (reason, guessed) = (cooldown.reason.as_str(), cooldown.guessed);
             let seconds = end.since(now).as_secs();
             if *again {
                 tracing::debug!(

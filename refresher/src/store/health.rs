@@ -53,7 +53,7 @@ pub enum Noticed {
         /// The account's name.
         account: String,
         /// The end and the reason.
-        held: Cooldown,
+        cooldown: Cooldown,
         /// True if the one request that was let through meanwhile found it still so.
         again: bool,
     },
@@ -121,7 +121,7 @@ impl Health {
                 let before = self.entries.len();
                 let model = model.as_ref().map(ModelName::as_str);
                 self.entries
-                    .retain(|held| !held.guessed || held.at > *at || !held.scope.covers(model));
+                    .retain(|one| !one.guessed || one.at > *at || !one.scope.covers(model));
                 self.entries.len() != before
             }
             Report::Quota { windows, at, .. } => {
@@ -137,9 +137,9 @@ impl Health {
     }
 
     /// The scopes that cool down at `now`.
-    fn held_scopes(&self, now: u64) -> Vec<Scope> {
-        let held = self.entries.iter().filter(|held| !held.has_ended(now));
-        held.map(|held| held.scope.clone()).collect()
+    fn cooling_scopes(&self, now: u64) -> Vec<Scope> {
+        let running = self.entries.iter().filter(|one| !one.has_ended(now));
+        running.map(|cooldown| cooldown.scope.clone()).collect()
     }
 
     fn hold(&mut self, new: Cooldown, now: u64) -> bool {
@@ -149,13 +149,13 @@ impl Health {
         if is_over {
             return false;
         }
-        self.entries.retain(|held| !held.has_ended(now));
-        match self.entries.iter_mut().find(|held| held.scope == new.scope) {
-            Some(held) if held.yields_to(&new, now) => *held = new,
+        self.entries.retain(|one| !one.has_ended(now));
+        match self.entries.iter_mut().find(|one| one.scope == new.scope) {
+            Some(cooldown) if cooldown.yields_to(&new, now) => *cooldown = new,
             Some(_) => return false,
             None => {
                 if self.entries.len() >= MAX_ACCOUNT_ENTRIES {
-                    let ends = |(_, held): &(usize, &Cooldown)| held.until;
+                    let ends = |(_, cooldown): &(usize, &Cooldown)| cooldown.until;
                     let first = self.entries.iter().enumerate().min_by_key(ends);
                     if let Some((index, _)) = first {
                         self.entries.swap_remove(index);
@@ -389,14 +389,14 @@ impl Change<'_> {
             .bind(id.as_str())
             .execute(self.sql())
             .await?;
-        for held in &health.entries {
+        for cooldown in &health.entries {
             sqlx::query(SAVE_ENTRY)
                 .bind(id.as_str())
-                .bind(json_text(&held.scope))
-                .bind(signed(held.until))
-                .bind(i64::from(held.guessed))
-                .bind(held.reason.as_str())
-                .bind(signed(held.at))
+                .bind(json_text(&cooldown.scope))
+                .bind(signed(cooldown.until))
+                .bind(i64::from(cooldown.guessed))
+                .bind(cooldown.reason.as_str())
+                .bind(signed(cooldown.at))
                 .execute(self.sql())
                 .await?;
         }

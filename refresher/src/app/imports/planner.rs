@@ -265,7 +265,7 @@ impl<'a> Planner<'a> {
         let chosen = choose_name(&self.accounts, &profile.id, &login.vars, wanted, &taken);
         let (name, renew) = chosen?;
         let kind = Kind::Login {
-            expires_at: login.credential_expires_at,
+            credential_expires_at: login.credential_expires_at,
         };
         let planned = Planned {
             credential: login.credential,

@@ -77,7 +77,7 @@ pub struct Exported {
     /// Its credential.
     pub credential: Credential,
     /// The end of its access token, where that is known.
-    pub expires_at: Option<UnixMillis>,
+    pub credential_expires_at: Option<UnixMillis>,
     /// The time when its tokens were renewed last.
     pub issued_at: UnixMillis,
 }
@@ -321,7 +321,9 @@ impl Exported {
             What::Access | What::Key => secret(access),
             What::Refresh => refresh.map_or(Value::Null, secret),
             What::Id => id.map_or(Value::Null, secret),
-            What::Expires(unit) => self.expires_at.map_or(Value::Null, |time| unit.write(time)),
+            What::Expires(unit) => self
+                .credential_expires_at
+                .map_or(Value::Null, |time| unit.write(time)),
             What::Refreshed(unit) => unit.write(self.issued_at),
         }
     }

@@ -25,7 +25,7 @@ fn exported(entry: &Entry, credential: Credential) -> Exported {
     Exported {
         template: Template::from_bytes(&bytes).unwrap(),
         credential,
-        expires_at: Some(NOW.plus(std::time::Duration::from_secs(3600))),
+        credential_expires_at: Some(NOW.plus(std::time::Duration::from_secs(3600))),
         issued_at: NOW,
     }
 }
@@ -124,7 +124,7 @@ fn accounts_that_came_from_no_file_get_one_that_their_program_reads() {
         let account = |template| Exported {
             template,
             credential: tokens("new", "next", None),
-            expires_at: Some(NOW),
+            credential_expires_at: Some(NOW),
             issued_at: NOW,
         };
         let text = write(&[account(fresh(CredentialKind::OAuth, file))]).unwrap();
@@ -140,7 +140,7 @@ fn accounts_that_came_from_no_file_get_one_that_their_program_reads() {
     let key = Exported {
         template: fresh(CredentialKind::ApiKey, None),
         credential: Credential::ApiKey("sk-1".into()),
-        expires_at: None,
+        credential_expires_at: None,
         issued_at: NOW,
     };
     let text = write(&[key]).unwrap();

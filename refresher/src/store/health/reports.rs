@@ -94,7 +94,7 @@ impl Change<'_> {
         let mut changed = false;
         let millis = u64::try_from(now.0).unwrap_or(0);
         for report in reports {
-            let earlier = account.health.held_scopes(millis);
+            let earlier = account.health.cooling_scopes(millis);
             let is_news = account.health.take(report, millis);
             changed |= is_news;
             match report {
@@ -130,7 +130,7 @@ impl Change<'_> {
                     let held = entries.find(|held| held.scope == *scope);
                     noticed.extend(held.map(|held| Noticed::CoolingDown {
                         account: account.row.name.clone(),
-                        held: held.clone(),
+                        cooldown: held.clone(),
                         again: earlier.contains(scope),
                     }));
                 }
